@@ -1,0 +1,127 @@
+"""What callers, the small model and the larger models exchange: messages in, events out.
+
+Nothing here knows HTTP, tensors or money paths; every layer above speaks these types.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tinybrain.usdc import Usdc
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen. `temperature` 0 is greedy; `top_k` 0 considers every token."""
+
+    max_tokens: int = 512
+    temperature: float = 0.8
+    top_k: int = 50
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The local model has read the prompt; comes before its first token.
+
+    `perplexity` is TinyChat's: exp of the mean negative log-likelihood of prompt tokens 2..T,
+    special tokens included; None for a prompt of one token.
+    """
+
+    perplexity: float | None
+    prompt_tokens: int
+    gpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One sampled token with the model's certainty (natural logs, at temperature 1).
+
+    `text` is what became printable: empty while a UTF-8 character is incomplete, or while the
+    text could still turn into a stop string.
+    """
+
+    text: str
+    logprob: float
+    entropy: float
+    margin: float
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of a larger model's answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of a larger model's reasoning, kept apart from its answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of an answer. `text` is what the stop-string search still held back.
+
+    `cost` is what was paid for it, `transaction` the hash where the seller told one.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    text: str = ""
+    cost: Usdc = Usdc(0)
+    transaction: str | None = None
+
+
+LocalEvent = Prefilled | Token | Finished
+UpstreamEvent = Text | Thought | Finished
+
+
+class LocalModel(Protocol):
+    """The small model. Closing the iterator early (`aclose`) ends the work behind it."""
+
+    name: str
+
+    def generate(
+        self, messages: Sequence[Message], sampling: Sampling
+    ) -> AsyncIterator[LocalEvent]:
+        """Yield one Prefilled, then Tokens, then one Finished.
+
+        Raises:
+            LocalModelError: The model failed.
+            InvalidRequest: The conversation cannot be rendered or does not fit the context.
+        """
+        ...
+
+
+class Upstream(Protocol):
+    """A larger model that is bought. Closing the iterator early ends the call."""
+
+    name: str
+
+    def generate(
+        self, messages: Sequence[Message], sampling: Sampling, *, answer_id: str
+    ) -> AsyncIterator[UpstreamEvent]:
+        """Yield Thoughts and Texts as they arrive, then one Finished with the cost.
+
+        `answer_id` ties the purchase to the answer it is for.
+
+        Raises:
+            UpstreamError: The model could not be reached, paid or understood.
+        """
+        ...

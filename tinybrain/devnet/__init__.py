@@ -1,0 +1,1 @@
+"""The local world: a chain with Circle's real USDC, a facilitator, and a paid larger model."""

@@ -1,0 +1,1 @@
+"""Who answers: rules, the model's own doubt, and the cascade that acts on them."""

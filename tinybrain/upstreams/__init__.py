@@ -1,0 +1,1 @@
+"""Larger models that answers are bought from."""
