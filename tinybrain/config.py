@@ -60,9 +60,7 @@ class Settings(BaseSettings):
     price: UsdcSetting = Field(Usdc(10_000), validation_alias=_names("PRICE"))
     api_key: SecretStr | None = Field(None, validation_alias=_names("API_KEY", "TINYCHAT_API_KEY"))
     public_url: str = Field("http://127.0.0.1:8000", validation_alias=_names("PUBLIC_URL"))
-    answer_timeout_s: float = Field(
-        120, gt=0, le=3600, validation_alias=_names("ANSWER_TIMEOUT_S")
-    )
+    answer_timeout_s: float = Field(120, gt=0, le=3600, validation_alias=_names("ANSWER_TIMEOUT_S"))
     payment_timeout_s: int = Field(
         300, gt=0, le=86400, validation_alias=_names("PAYMENT_TIMEOUT_S")
     )
@@ -102,9 +100,7 @@ class Settings(BaseSettings):
     tinychat_slots: int = Field(16, ge=1, le=256, validation_alias=_names("TINYCHAT_SLOTS"))
 
     # Routing
-    min_confidence: float = Field(
-        0.88, ge=0, le=1, validation_alias=_names("MIN_CONFIDENCE")
-    )
+    min_confidence: float = Field(0.88, ge=0, le=1, validation_alias=_names("MIN_CONFIDENCE"))
     hold_back_tokens: int = Field(8, ge=1, le=64, validation_alias=_names("HOLD_BACK_TOKENS"))
     keyword_rule: bool = Field(True, validation_alias=_names("KEYWORD_RULE"))
     complexity_rule: bool = Field(True, validation_alias=_names("COMPLEXITY_RULE"))
@@ -208,33 +204,7 @@ class Settings(BaseSettings):
                 "TINYBRAIN_PAY_TO (or TREASURY_ADDRESS) is missing: callers must know whom to "
                 "pay. Set it to the address that receives the money."
             )
-        match self.facilitator:
-            case None:
-                faults.append(
-                    "TINYBRAIN_FACILITATOR is missing: nobody would settle the payments. Set it "
-                    'to "own" (with TINYBRAIN_GAS_PRIVATE_KEY), "cdp" (with CDP_API_KEY_ID and '
-                    "CDP_API_KEY_SECRET), or a facilitator's URL."
-                )
-            case "own":
-                if self.gas_private_key is None:
-                    faults.append(
-                        "TINYBRAIN_GAS_PRIVATE_KEY is missing: the own facilitator pays gas from "
-                        "it. Set it to the key of a wallet that holds some native coin."
-                    )
-            case "cdp":
-                faults += [
-                    f"{name} is missing: Coinbase's facilitator asks for it. Create an API key "
-                    "in the Coinbase Developer Platform and set it."
-                    for name, value in (
-                        ("CDP_API_KEY_ID", self.cdp_api_key_id),
-                        ("CDP_API_KEY_SECRET", self.cdp_api_key_secret),
-                    )
-                    if value is None
-                ]
-            case url if not url.startswith(("http://", "https://")):
-                faults.append(
-                    f'TINYBRAIN_FACILITATOR is {url!r}: it must be "own", "cdp", or a URL.'
-                )
+        faults += self._facilitator_faults()
         if self.upstream_api_key is None and self.treasury_private_key is None:
             faults.append(
                 "TREASURY_PRIVATE_KEY is missing: the agent buys answers with it. Set it to the "
@@ -256,6 +226,33 @@ class Settings(BaseSettings):
         if faults:
             raise ConfigError("\n".join(faults))
         return self
+
+    def _facilitator_faults(self) -> list[str]:
+        match self.facilitator:
+            case None:
+                return [
+                    ("TINYBRAIN_FACILITATOR is missing: nobody would settle the payments. Set it "
+                    'to "own" (with TINYBRAIN_GAS_PRIVATE_KEY), "cdp" (with CDP_API_KEY_ID and '
+                    "CDP_API_KEY_SECRET), or a facilitator's URL.")
+                ]
+            case "own" if self.gas_private_key is None:
+                return [
+                    ("TINYBRAIN_GAS_PRIVATE_KEY is missing: the own facilitator pays gas from "
+                    "it. Set it to the key of a wallet that holds some native coin.")
+                ]
+            case "cdp":
+                return [
+                    f"{name} is missing: Coinbase's facilitator asks for it. Create an API key "
+                    "in the Coinbase Developer Platform and set it."
+                    for name, value in (
+                        ("CDP_API_KEY_ID", self.cdp_api_key_id),
+                        ("CDP_API_KEY_SECRET", self.cdp_api_key_secret),
+                    )
+                    if value is None
+                ]
+            case str() as url if url != "own" and not url.startswith(("http://", "https://")):
+                return [f'TINYBRAIN_FACILITATOR is {url!r}: it must be "own", "cdp", or a URL.']
+        return []
 
 
 SETTLE_MARGIN_S = 30

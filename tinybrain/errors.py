@@ -14,7 +14,8 @@ TinyBrainError
 │   ├── LocalModelError
 │   └── UpstreamError
 │       └── BudgetExceeded   a spending cap refused the purchase
-└── PaymentServiceError 503  the facilitator or chain could not be asked
+├── PaymentServiceError 503  the facilitator or chain could not be asked
+└── LedgerUnavailable   503  the ledger cannot be read or written; nothing was delivered
 """
 
 from typing import ClassVar
@@ -120,6 +121,13 @@ class PaymentServiceError(TinyBrainError):
     status = 503
     type = "server_error"
     default_code = "payment_service_unavailable"
+
+
+class LedgerUnavailable(TinyBrainError):
+    """The ledger cannot be read or written, so nothing may be sold."""
+
+    status = 503
+    default_code = "ledger_unavailable"
 
 
 class Busy(TinyBrainError):

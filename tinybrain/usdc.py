@@ -25,7 +25,10 @@ def parse_usdc(value: object) -> Usdc:
         except InvalidOperation:
             raise ValueError(f"{value!r} is no amount; write dollars such as 0.01") from None
     else:
-        raise ValueError(f"an amount is an int (atomic USDC) or a string (dollars), not {value!r}")
+        # pydantic turns a ValueError into a message for the operator; a TypeError would escape
+        raise ValueError(  # noqa: TRY004
+            f"an amount is an int (atomic USDC) or a string (dollars), not {value!r}"
+        )
     if not atomic.is_finite() or atomic != atomic.to_integral_value() or atomic < 0:
         raise ValueError(f"{value!r} is no amount of USDC: at least 0, at most six decimals")
     return Usdc(int(atomic))

@@ -1,0 +1,60 @@
+"""The Serve application: `serve run serve_config.yaml` binds this graph."""
+
+from typing import Any
+
+from ray.serve import Application
+
+from deployments.escalation import Escalation
+from deployments.ingress import PaymentIngress
+from deployments.settlement import Settlement
+from deployments.tinychat import TinyChat
+from tinybrain.config import Settings, load_settings
+
+REPLICA_CPUS = 0.1  # what Ray reserves; the engine takes the cores it finds
+
+
+def build_app(args: dict[str, Any]) -> Application:
+    """Bind the graph. `args` are settings by name and win over the environment.
+
+    Raises:
+        ConfigError: Settings are missing or wrong; the message names each.
+    """
+    settings = load_settings(**args).require_serving()
+    resources = {"num_cpus": REPLICA_CPUS}
+    tinychat = TinyChat.options(
+        max_ongoing_requests=settings.tinychat_slots * 2,
+        max_queued_requests=settings.tinychat_slots * 8,
+        autoscaling_config={
+            "min_replicas": settings.tinychat_min_replicas,
+            "max_replicas": max(settings.tinychat_max_replicas, settings.tinychat_min_replicas),
+            "target_ongoing_requests": settings.tinychat_slots,
+        },
+        ray_actor_options=resources | {"num_gpus": settings.tinychat_num_gpus},
+    ).bind(_without_keys(settings))
+    escalation = Escalation.options(ray_actor_options=resources).bind(
+        _without_keys(settings, keep=("treasury_private_key", "upstream_api_key"))
+    )
+    settlement = Settlement.options(ray_actor_options=resources).bind(
+        _without_keys(settings, keep=("gas_private_key", "cdp_api_key_id", "cdp_api_key_secret"))
+    )
+    return PaymentIngress.options(ray_actor_options=resources).bind(
+        _without_keys(settings, keep=("api_key", "cdp_api_key_id", "cdp_api_key_secret")),
+        tinychat,
+        escalation,
+        settlement,
+    )
+
+
+SECRETS = (
+    "api_key",
+    "cdp_api_key_id",
+    "cdp_api_key_secret",
+    "gas_private_key",
+    "treasury_private_key",
+    "upstream_api_key",
+)
+
+
+def _without_keys(settings: Settings, *, keep: tuple[str, ...] = ()) -> Settings:
+    """Each deployment gets only the secrets it works with."""
+    return settings.model_copy(update={name: None for name in SECRETS if name not in keep})

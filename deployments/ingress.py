@@ -1,0 +1,86 @@
+"""PaymentIngress: the HTTP side. Joins the gateway's parts to the other deployments."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
+
+from deployments.escalation import RemoteUpstream
+from deployments.meters import ray_metrics_of_service, scrape_cluster
+from deployments.tinychat import RemoteTinyChat
+from tinybrain.api.app import build_app
+from tinybrain.api.gateway import Gateway
+from tinybrain.config import Settings
+from tinybrain.payments.database import Database
+from tinybrain.payments.facilitators import build_verifier
+from tinybrain.payments.ledger import Ledger
+from tinybrain.payments.merchant import Merchant
+from tinybrain.payments.receipts import Receipts
+from tinybrain.payments.settlement import Outcome
+from tinybrain.routing.cascade import Cascade
+from tinybrain.routing.gate import Gate
+from tinybrain.routing.rules import Rules
+
+
+class _PaymentIngress:
+    """Builds the Starlette app inside the replica; holds no private key."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tinychat: DeploymentHandle[Any],
+        escalation: DeploymentHandle[Any],
+        settlement: DeploymentHandle[Any],
+    ) -> None:
+        self._settings = settings
+        self._tinychat = tinychat
+        self._escalation = escalation
+        self._settlement = settlement
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        return build_app(self._open_gateway, scrape_cluster)
+
+    @asynccontextmanager
+    async def _open_gateway(self) -> AsyncIterator[Gateway]:
+        settings = self._settings
+        database = await Database.open(settings.ledger)
+        verifier = build_verifier(settings)
+        gateway = Gateway(
+            settings,
+            ledger=Ledger(database),
+            receipts=Receipts(database),
+            merchant=Merchant(settings, verifier),
+            cascade=Cascade(
+                RemoteTinyChat(self._tinychat),
+                RemoteUpstream(self._escalation, settings.upstream_model),
+                rules=Rules(
+                    keyword=settings.keyword_rule,
+                    complexity=settings.complexity_rule,
+                    self_referential=settings.self_referential_rule,
+                ),
+                gate=Gate(settings.min_confidence, settings.hold_back_tokens),
+            ),
+            settle=self._settle,
+            metrics=ray_metrics_of_service(),
+        )
+        try:
+            yield gateway
+        finally:
+            await gateway.close()
+            await verifier.aclose()
+            await database.close()
+
+    async def _settle(self, answer_id: str) -> Outcome | None:
+        outcome: Outcome | None = await self._settlement.settle.remote(answer_id)
+        return outcome
+
+
+PaymentIngress = serve.deployment(
+    name="PaymentIngress",
+    max_ongoing_requests=256,
+    health_check_period_s=5,
+    graceful_shutdown_timeout_s=60,
+)(serve.ingress()(_PaymentIngress))

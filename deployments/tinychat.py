@@ -1,0 +1,54 @@
+"""TinyChat: one engine a replica, autoscaled on the requests under way."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.streams import batches, flatten
+from tinybrain.chat import LocalEvent, Message, Sampling
+from tinybrain.config import Settings
+from tinybrain.engine.tinychat import load_tinychat
+from tinybrain.errors import LocalModelError
+
+
+class TinyChatReplica:
+    """Holds the model; every request is a stream."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._model = load_tinychat(
+            checkpoint=settings.checkpoint,
+            nanochat_base_dir=settings.nanochat_base_dir,
+            source=settings.checkpoint_source,
+            step=settings.checkpoint_step,
+            device=settings.device,
+            slots=settings.tinychat_slots,
+        )
+
+    async def generate(
+        self, messages: Sequence[Message], sampling: Sampling
+    ) -> AsyncGenerator[list[LocalEvent], None]:
+        """LocalModel.generate, in batches."""
+        async for batch in batches(self._model.generate(messages, sampling)):
+            yield batch
+
+
+TinyChat = serve.deployment(
+    name="TinyChat", health_check_period_s=5, graceful_shutdown_timeout_s=30
+)(TinyChatReplica)
+
+
+class RemoteTinyChat:
+    """The LocalModel protocol over a handle."""
+
+    name = "tinychat"
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._generate = handle.options(stream=True).generate
+
+    def generate(
+        self, messages: Sequence[Message], sampling: Sampling
+    ) -> AsyncGenerator[LocalEvent, None]:
+        """See LocalModel."""
+        return flatten(self._generate.remote(messages, sampling), LocalModelError, "TinyChat")

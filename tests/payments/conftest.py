@@ -1,0 +1,83 @@
+"""A real SQLite ledger for every test, and builders of its rows."""
+
+import pytest
+
+from tinybrain.payments.database import Database
+from tinybrain.payments.ledger import Ledger, NewAnswer, NewPayment, NewPurchase
+from tinybrain.payments.receipts import Receipts
+
+
+class Clock:
+    """A clock that tests move by hand."""
+
+    def __init__(self):
+        self.now = 1_800_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def database(tmp_path):
+    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def ledger(database, clock):
+    return Ledger(database, clock=clock)
+
+
+@pytest.fixture
+def receipts(database):
+    return Receipts(database)
+
+
+@pytest.fixture
+def new_answer():
+    def build(number=1, credential="x402"):
+        return NewAnswer(f"ans_{number:032x}", credential, "auto", 10_000)
+
+    return build
+
+
+@pytest.fixture
+def new_payment(clock):
+    def build(nonce=1, **changes):
+        values = {
+            "network": "eip155:84532",
+            "asset": "0x" + "a" * 40,
+            "payer": "0x" + "b" * 40,
+            "nonce": f"0x{nonce:064x}",
+            "pay_to": "0x" + "c" * 40,
+            "amount": 10_000,
+            "valid_before": int(clock()) + 300,
+            "request_hash": "0" * 64,
+            "payload": {},
+            "requirements": {},
+        }
+        return NewPayment(**(values | changes))
+
+    return build
+
+
+@pytest.fixture
+def new_purchase():
+    def build(amount=1_000, answer_id="ans_x"):
+        return NewPurchase(
+            answer_id=answer_id,
+            provider="upstream.example",
+            network="eip155:84532",
+            asset="0x" + "a" * 40,
+            payer="0x" + "b" * 40,
+            pay_to="0x" + "d" * 40,
+            amount=amount,
+        )
+
+    return build

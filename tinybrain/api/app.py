@@ -1,0 +1,124 @@
+"""The Starlette application: routes, errors as OpenAI error objects, CORS, request counting."""
+
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tinybrain.api.chat_routes import chat_completions, native_completions
+from tinybrain.api.gateway import Gateway
+from tinybrain.api.info_routes import Scrape, health, index, metrics, model, models, receipt, stats
+from tinybrain.errors import NotFound, PaymentRequired, TinyBrainError
+from tinybrain.payments.merchant import challenge_header
+
+log = logging.getLogger(__name__)
+
+OpenGateway = Callable[[], AbstractAsyncContextManager[Gateway]]
+RETRY_LATER = {502, 503}
+
+
+def build_app(open_gateway: OpenGateway, scrape: Scrape) -> Starlette:
+    """Build the application; the gateway lives as long as it does.
+
+    `scrape` returns the Prometheus text of the whole service.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
+        async with open_gateway() as gateway:
+            yield {"gateway": gateway, "scrape": scrape}
+
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/", index),
+            Route("/health", health),
+            Route("/stats", stats),
+            Route("/metrics", metrics),
+            Route("/v1/models", models),
+            Route("/v1/models/{model_id:path}", model),
+            Route("/v1/receipts/{answer_id}", receipt),
+            Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+            Route("/chat/completions", native_completions, methods=["POST"]),
+        ],
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=["*"],
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=[
+                    "PAYMENT-REQUIRED", "PAYMENT-RESPONSE", "X-Request-Id", "X-TinyBrain-Receipt",
+                ],
+            ),
+            Middleware(_Observe),
+        ],
+        exception_handlers={
+            TinyBrainError: _tinybrain_error,
+            HTTPException: _http_error,
+            Exception: _unexpected_error,
+        },
+    )  # fmt: skip
+
+
+class _Observe:
+    """Counts each request by route and status, and names it in X-Request-Id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = uuid.uuid4().hex
+
+        async def send_observed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-request-id", request_id.encode()))
+                # The handler's name, not the path: callers must not be able to invent series.
+                endpoint = scope.get("endpoint")
+                route = endpoint.__name__ if endpoint else "unknown"
+                scope["state"]["gateway"].metrics.request(route, message["status"])
+            await send(message)
+
+        await self._app(scope, receive, send_observed)
+
+
+async def _tinybrain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TinyBrainError)  # noqa: S101  # how Starlette's types see handlers
+    body = error.body()
+    headers = {"Cache-Control": "no-store"}
+    if error.status in RETRY_LATER:
+        headers["Retry-After"] = "1"
+    else:
+        headers["X-Should-Retry"] = "false"  # OpenAI's SDKs would send 409 and 402 again
+    if isinstance(error, PaymentRequired):
+        gateway: Gateway = request.state.gateway
+        challenge = gateway.merchant.challenge(request.url.path, error.code)
+        headers["PAYMENT-REQUIRED"] = challenge_header(challenge)
+        # The header is the protocol; the same beside the error lets a person read it with curl.
+        body |= challenge.model_dump(by_alias=True, exclude_none=True, exclude={"error"})
+    return JSONResponse(body, status_code=error.status, headers=headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  # how Starlette's types see handlers
+    failure = NotFound(f"{request.method} {request.url.path[:200]} does not exist. See GET /.")
+    return JSONResponse(failure.body(), status_code=error.status_code, headers=error.headers)
+
+
+async def _unexpected_error(_request: Request, error: Exception) -> Response:
+    log.error("a request failed unexpectedly", exc_info=error)
+    failure = TinyBrainError("The service failed on this request. Nothing is charged; ask again.")
+    return JSONResponse(failure.body(), status_code=failure.status)

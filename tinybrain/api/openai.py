@@ -1,0 +1,191 @@
+"""OpenAI's chat completions format: requests in, completions and chunks out.
+
+What TinyBrain adds stands under the one key `x_tinybrain`.
+Source: OpenAI API reference, chat completions.
+"""
+
+import time
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tinybrain.api.bounds import check_messages, parse_body
+from tinybrain.api.requests import ChatRequest, Mode
+from tinybrain.chat import Message, Sampling
+from tinybrain.config import Settings
+from tinybrain.errors import InvalidRequest, ModelNotFound
+
+Json = dict[str, Any]
+StopString = Annotated[str, Field(min_length=1, max_length=100)]
+AUTO_MODEL = "tinybrain"
+LOCAL_MODEL = "tinychat"
+
+
+class _TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class _Message(BaseModel):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[_TextPart]
+
+    def message(self) -> Message:
+        text = (
+            self.content
+            if isinstance(self.content, str)
+            else "".join(part.text for part in self.content)
+        )
+        return Message("system" if self.role == "developer" else self.role, text)
+
+
+class _StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class _ResponseFormat(BaseModel):
+    type: str
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    messages: list[_Message]
+    model: str = AUTO_MODEL
+    stream: bool = False
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1, le=4096)
+    max_completion_tokens: int | None = Field(None, ge=1, le=4096)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_k: int | None = Field(None, ge=0, le=200)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
+    n: int | None = Field(None, ge=1, le=1)
+    tools: list[Any] | None = Field(None, max_length=0)
+    logprobs: bool | None = None
+    response_format: _ResponseFormat | None = None
+
+
+def model_modes(settings: Settings) -> dict[str, Mode]:
+    """The models that are sold, and how each answers."""
+    return {
+        AUTO_MODEL: "auto",
+        LOCAL_MODEL: "local",
+        settings.upstream_model: "upstream",
+    }
+
+
+def parse_request(body: bytes, settings: Settings) -> ChatRequest:
+    """Read the body of POST /v1/chat/completions.
+
+    Raises:
+        InvalidRequest: A field is missing, out of its bounds or not supported.
+        ModelNotFound: No model of that name is sold.
+    """
+    parsed = parse_body(_Body, body)
+    modes = model_modes(settings)
+    if parsed.model not in modes:
+        raise ModelNotFound(
+            f"The model {parsed.model[:100]!r} is not sold here. Choose one of: "
+            f"{', '.join(modes)}.",
+            param="model",
+        )
+    _refuse_unsupported(parsed)
+    messages = [message.message() for message in parsed.messages]
+    check_messages(messages)
+    sampling = _sampling(parsed)
+    return ChatRequest(
+        messages=messages,
+        sampling=sampling,
+        # Greedy unless asked otherwise: the gate's confidence was measured on greedy answers.
+        local_sampling=sampling if parsed.temperature else replace(sampling, temperature=0.0),
+        model=parsed.model,
+        mode=modes[parsed.model],
+        stream=parsed.stream,
+        include_usage=bool(parsed.stream_options and parsed.stream_options.include_usage),
+    )
+
+
+def _sampling(parsed: _Body) -> Sampling:
+    default = Sampling()
+    stop = [parsed.stop] if isinstance(parsed.stop, str) else parsed.stop or []
+    return Sampling(
+        max_tokens=parsed.max_completion_tokens or parsed.max_tokens or default.max_tokens,
+        temperature=default.temperature if parsed.temperature is None else parsed.temperature,
+        top_k=default.top_k if parsed.top_k is None else parsed.top_k,
+        seed=parsed.seed,
+        stop=tuple(stop),
+    )
+
+
+def _refuse_unsupported(parsed: _Body) -> None:
+    if parsed.logprobs:
+        raise InvalidRequest("logprobs are not told yet. Leave the field out.", param="logprobs")
+    if parsed.response_format and parsed.response_format.type != "text":
+        raise InvalidRequest(
+            "Only plain text is answered. Leave response_format out.", param="response_format"
+        )
+
+
+class Completion:
+    """Writes one answer in OpenAI's format; id and time are the same in every chunk."""
+
+    def __init__(self, answer_id: str, model: str) -> None:
+        self._id = f"chatcmpl-{answer_id}"
+        self._created = int(time.time())
+        self._model = model
+
+    def answered_by(self, model: str) -> None:
+        """Note which model really answers."""
+        self._model = model
+
+    def chunk(self, delta: Json, *, finish: str | None = None, extra: Json | None = None) -> Json:
+        """One chunk of a stream."""
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return self._chunk([choice], extra)
+
+    def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> Json:
+        """The chunk that `stream_options.include_usage` asks for."""
+        return self._chunk([], None) | {"usage": _usage(prompt_tokens, completion_tokens)}
+
+    def whole(
+        self,
+        *,
+        content: str,
+        reasoning: str,
+        finish: str,
+        prompt_tokens: int,
+        completion_tokens: int,
+        extra: Json,
+    ) -> Json:
+        """The body of an answer that is not streamed."""
+        message: Json = {"role": "assistant", "content": content}
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        return {
+            **self._head("chat.completion"),
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            "usage": _usage(prompt_tokens, completion_tokens),
+            "x_tinybrain": extra,
+        }
+
+    def _chunk(self, choices: list[Json], extra: Json | None) -> Json:
+        chunk = {**self._head("chat.completion.chunk"), "choices": choices}
+        return chunk if extra is None else chunk | {"x_tinybrain": extra}
+
+    def _head(self, kind: str) -> Json:
+        return {
+            "id": self._id,
+            "object": kind,
+            "created": self._created,
+            "model": self._model,
+        }
+
+
+def _usage(prompt_tokens: int, completion_tokens: int) -> Json:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }

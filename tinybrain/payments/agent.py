@@ -1,0 +1,216 @@
+"""Buying over x402: an httpx transport that pays 402 answers from the treasury, within caps.
+
+Money is reserved in the ledger before anything is signed. One question is signed for once: a
+lost answer is asked for again with the same signature, and what stays unknown keeps its
+reservation until the chain has been asked (`settlement.py`).
+"""
+
+import logging
+from typing import Any
+
+import httpx
+from eth_account import Account
+from x402 import x402Client
+from x402.http.utils import (
+    decode_payment_required_header,
+    decode_payment_response_header,
+    encode_payment_signature_header,
+)
+from x402.mechanisms.evm.exact import register_exact_evm_client
+from x402.mechanisms.evm.signers import EthAccountSigner
+from x402.schemas import PaymentPayload, PaymentRequirements
+from x402.schemas import PaymentRequired as Challenge
+
+from tinybrain.config import Settings
+from tinybrain.errors import BudgetExceeded, UpstreamError
+from tinybrain.payments.ledger import Ledger, NewPurchase
+from tinybrain.telemetry.metrics import Metrics
+from tinybrain.usdc import Usdc, format_usdc
+
+log = logging.getLogger(__name__)
+
+RETRIED_STATUSES = {502, 503, 504}
+MAX_CHALLENGE_BYTES = 65_536
+LONGEST_WINDOW_S = 3_600  # a seller may not ask for signatures that stay valid longer
+
+
+class PayingTransport(httpx.AsyncBaseTransport):
+    """Pays for what answers 402; everything else passes through.
+
+    A paid response carries `tinybrain_cost` (atomic USDC) and `tinybrain_transaction` in its
+    extensions; the request names its answer in `tinybrain_answer_id`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        metrics: Metrics,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        if settings.treasury_private_key is None:
+            raise ValueError("settings must have passed require_serving()")
+        account = Account.from_key(settings.treasury_private_key.get_secret_value())
+        self._payer = account.address
+        self._settings = settings
+        self._asset = settings.token.address
+        self._ledger = ledger
+        self._metrics = metrics
+        self._inner = transport or httpx.AsyncHTTPTransport()
+        self._client = x402Client()
+        register_exact_evm_client(
+            self._client, EthAccountSigner(account), networks=settings.network
+        )
+        self._client.set_spend_controls(
+            {
+                "allowed_assets": [
+                    {
+                        "network": settings.network,
+                        "asset": self._asset,
+                        "max_amount_per_payment": str(settings.max_cost_per_call),
+                    }
+                ]
+            }
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send, and if the answer is 402, pay and send again.
+
+        Raises:
+            BudgetExceeded: A cap refuses the quote; nothing was signed.
+            UpstreamError: The quote cannot be accepted, or the paid answer was lost.
+        """
+        await request.aread()
+        response = await self._inner.handle_async_request(request)
+        if response.status_code != httpx.codes.PAYMENT_REQUIRED:
+            return response
+        quote = _quote(response.headers.get("PAYMENT-REQUIRED"))
+        await response.aclose()
+        chosen = self._choose(quote)
+        purchase_id = await self._reserve(request, chosen)
+        try:
+            payload = await self._sign(quote, chosen)
+        except BaseException:
+            await self._ledger.release_purchase(purchase_id, note="not signed")
+            raise
+        authorization = payload.payload["authorization"]
+        await self._ledger.signed(
+            purchase_id,
+            nonce=authorization["nonce"],
+            valid_before=int(authorization["validBefore"]),
+        )
+        paid = await self._send_paid(request, payload)
+        return await self._receive(paid, purchase_id, Usdc(int(chosen.amount)), request.url.host)
+
+    async def aclose(self) -> None:
+        """Close the transport below."""
+        await self._inner.aclose()
+
+    def _choose(self, quote: Challenge) -> PaymentRequirements:
+        pinned = self._settings.upstream_pay_to
+        for offer in quote.accepts:
+            if (
+                offer.scheme == "exact"
+                and offer.network == self._settings.network
+                and offer.asset.lower() == self._asset.lower()
+                and (pinned is None or offer.pay_to.lower() == pinned.lower())
+                and offer.amount.isdecimal()
+            ):
+                break
+        else:
+            raise UpstreamError(
+                "The upstream asks to be paid in a way that is not allowed here (scheme, "
+                "network, asset or recipient).",
+                code="upstream_payment_terms",
+            )
+        cap = self._settings.max_cost_per_call
+        if int(offer.amount) > cap:
+            raise BudgetExceeded(
+                f"The upstream asks for {format_usdc(int(offer.amount))}, more than the "
+                f"{format_usdc(cap)} that TINYBRAIN_MAX_COST_PER_CALL allows."
+            )
+        if offer.max_timeout_seconds > LONGEST_WINDOW_S:
+            raise UpstreamError(
+                "The upstream asks for a signature that stays valid for too long.",
+                code="upstream_payment_terms",
+            )
+        return offer
+
+    async def _reserve(self, request: httpx.Request, offer: PaymentRequirements) -> int:
+        return await self._ledger.reserve(
+            NewPurchase(
+                answer_id=str(request.extensions.get("tinybrain_answer_id", "")),
+                provider=request.url.host,
+                network=offer.network,
+                asset=offer.asset.lower(),
+                payer=self._payer.lower(),
+                pay_to=offer.pay_to.lower(),
+                amount=Usdc(int(offer.amount)),
+            ),
+            day_cap=self._settings.max_cost_per_day,
+        )
+
+    async def _sign(self, quote: Challenge, offer: PaymentRequirements) -> PaymentPayload:
+        narrowed = quote.model_copy(update={"accepts": [offer]})
+        payload: Any = await self._client.create_payment_payload(narrowed)
+        if not isinstance(payload, PaymentPayload):
+            raise UpstreamError("The upstream speaks an old version of x402.")
+        return payload
+
+    async def _send_paid(self, request: httpx.Request, payload: PaymentPayload) -> httpx.Response:
+        headers = {
+            **request.headers,
+            "PAYMENT-SIGNATURE": encode_payment_signature_header(payload),
+        }
+        paid_request = httpx.Request(
+            request.method,
+            request.url,
+            headers=headers,
+            content=request.content,
+            extensions=request.extensions,
+        )
+        try:
+            response = await self._inner.handle_async_request(paid_request)
+        except httpx.TransportError:
+            log.info("a paid answer was lost; asking again with the same signature")
+        else:
+            if response.status_code not in RETRIED_STATUSES:
+                return response
+            await response.aclose()
+        return await self._inner.handle_async_request(paid_request)
+
+    async def _receive(
+        self, response: httpx.Response, purchase_id: int, cost: Usdc, provider: str
+    ) -> httpx.Response:
+        if not response.is_success:
+            # It may have been collected all the same: the reservation stays until it expires
+            # and the chain has been asked.
+            return response
+        transaction = _transaction(response.headers.get("PAYMENT-RESPONSE"))
+        await self._ledger.paid(purchase_id, transaction=transaction)
+        self._metrics.spend(cost, provider)
+        response.extensions["tinybrain_cost"] = cost
+        response.extensions["tinybrain_transaction"] = transaction
+        return response
+
+
+def _quote(header: str | None) -> Challenge:
+    if header is None or len(header) > MAX_CHALLENGE_BYTES:
+        raise UpstreamError("The upstream's 402 answer has no usable PAYMENT-REQUIRED header.")
+    try:
+        quote = decode_payment_required_header(header)
+    except (ValueError, RecursionError):
+        raise UpstreamError("The upstream's PAYMENT-REQUIRED header cannot be read.") from None
+    if not isinstance(quote, Challenge):
+        raise UpstreamError("The upstream speaks an old version of x402.")
+    return quote
+
+
+def _transaction(header: str | None) -> str | None:
+    if header is None:
+        return None
+    try:
+        return decode_payment_response_header(header).transaction or None
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,109 @@
+"""What the chain knows of an EIP-3009 authorization. Reads only.
+
+`authorizationState` alone cannot tell used from cancelled, so the AuthorizationUsed event, which
+the token emits in the transaction of the transfer, is looked up first. Source: EIP-3009.
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+import requests
+from web3 import HTTPProvider, Web3
+from web3.exceptions import Web3Exception
+
+from tinybrain.errors import PaymentServiceError
+
+T = TypeVar("T")
+
+RPC_TIMEOUT_S = 10
+LOOKBACK_BLOCKS = 5_000  # at Base's two seconds a block: nearly three hours, within RPC limits
+ABI = [
+    {
+        "type": "function",
+        "name": "authorizationState",
+        "stateMutability": "view",
+        "inputs": [{"name": "authorizer", "type": "address"}, {"name": "nonce", "type": "bytes32"}],
+        "outputs": [{"name": "", "type": "bool"}],
+    },
+    {
+        "type": "function",
+        "name": "balanceOf",
+        "stateMutability": "view",
+        "inputs": [{"name": "account", "type": "address"}],
+        "outputs": [{"name": "", "type": "uint256"}],
+    },
+]
+
+
+class Use(Enum):
+    """What became of an authorization."""
+
+    UNUSED = "unused"
+    TRANSFERRED = "transferred"
+    CANCELLED = "cancelled"
+
+
+class AuthorizationUse(NamedTuple):
+    """The use, and the hash of the transfer if there was one."""
+
+    use: Use
+    transaction: str | None = None
+
+
+class Chain:
+    """A token on one network, read over JSON-RPC; synchronous calls run in threads."""
+
+    def __init__(self, rpc_url: str, asset: str) -> None:
+        provider = HTTPProvider(rpc_url, request_kwargs={"timeout": RPC_TIMEOUT_S})
+        self._web3 = Web3(provider)
+        self._asset = Web3.to_checksum_address(asset)
+        self._token = self._web3.eth.contract(address=self._asset, abi=ABI)
+
+    async def authorization_use(self, payer: str, nonce: str) -> AuthorizationUse:
+        """Look up one authorization.
+
+        Raises:
+            PaymentServiceError: The chain could not be asked.
+        """
+        return await self._ask(lambda: self._authorization_use(payer, nonce))
+
+    async def balance(self, address: str) -> int:
+        """Atomic units of the token that an address holds."""
+        function = self._token.functions.balanceOf(Web3.to_checksum_address(address))
+        return int(await self._ask(function.call))
+
+    async def native_balance(self, address: str) -> int:
+        """Wei that an address holds for gas."""
+        checksummed = Web3.to_checksum_address(address)
+        return int(await self._ask(lambda: self._web3.eth.get_balance(checksummed)))
+
+    def _authorization_use(self, payer: str, nonce: str) -> AuthorizationUse:
+        newest = self._web3.eth.block_number
+        logs = self._web3.eth.get_logs(
+            {
+                "address": self._asset,
+                "fromBlock": max(0, newest - LOOKBACK_BLOCKS),
+                "toBlock": "latest",
+                "topics": [
+                    Web3.to_hex(Web3.keccak(text="AuthorizationUsed(address,bytes32)")),
+                    f"0x{payer.removeprefix('0x').lower():0>64}",
+                    nonce,
+                ],
+            }
+        )
+        if logs:
+            return AuthorizationUse(Use.TRANSFERRED, logs[0]["transactionHash"].to_0x_hex())
+        used = self._token.functions.authorizationState(
+            Web3.to_checksum_address(payer), bytes.fromhex(nonce.removeprefix("0x"))
+        ).call()
+        return AuthorizationUse(Use.CANCELLED if used else Use.UNUSED)
+
+    async def _ask(self, call: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(call)
+        except (Web3Exception, requests.RequestException, OSError, ValueError) as error:
+            raise PaymentServiceError(
+                f"The chain could not be asked ({type(error).__name__}). Try again."
+            ) from error

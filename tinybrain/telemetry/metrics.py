@@ -1,0 +1,111 @@
+"""What TinyBrain counts and times. Knows no metrics library: a `MeterFactory` is handed in.
+
+Deployments hand in Ray Serve's, so that every replica's numbers reach one scrape; libraries and
+tests hand in Prometheus' own or none.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+LATENCY_BUCKETS_S = [
+    0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
+    0.75, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 40, 50, 60, 90, 120,
+]  # fmt: skip
+"""At most a factor of 1.5 apart, so P50 and P95 mean something between 10 ms and 60 s."""
+
+
+class Counter(Protocol):
+    """A number that only rises."""
+
+    def inc(self, value: float, tags: Mapping[str, str]) -> None:
+        """Add `value`."""
+
+
+class Histogram(Protocol):
+    """A distribution."""
+
+    def observe(self, value: float, tags: Mapping[str, str]) -> None:
+        """Add one observation."""
+
+
+class MeterFactory(Protocol):
+    """Makes counters and histograms of one metrics library."""
+
+    def counter(self, name: str, description: str, labels: Sequence[str]) -> Counter:
+        """Make a counter; the exporter appends `_total`."""
+        ...
+
+    def histogram(
+        self, name: str, description: str, labels: Sequence[str], buckets: Sequence[float]
+    ) -> Histogram:
+        """Make a histogram."""
+        ...
+
+
+class Metrics:
+    """Every metric of the service, one method each."""
+
+    def __init__(self, meters: MeterFactory) -> None:
+        self._requests = meters.counter("tinybrain_requests", "HTTP requests", ["route", "status"])
+        self._answers = meters.counter(
+            "tinybrain_answers", "Answers by who wrote them", ["model", "mode", "outcome"]
+        )
+        self._first_token = meters.histogram(
+            "tinybrain_time_to_first_token_seconds",
+            "From the request's arrival to the first token sent",
+            ["model", "mode"],
+            LATENCY_BUCKETS_S,
+        )
+        self._total = meters.histogram(
+            "tinybrain_answer_seconds",
+            "From the request's arrival to the last token sent",
+            ["model", "mode"],
+            LATENCY_BUCKETS_S,
+        )
+        self._escalations = meters.counter(
+            "tinybrain_escalations", "Answers bought upstream", ["reason"]
+        )
+        self._claims = meters.counter("tinybrain_claims", "Payments presented", ["outcome"])
+        self._settlements = meters.counter(
+            "tinybrain_settlements", "Attempts to collect a payment", ["outcome"]
+        )
+        self._revenue = meters.counter(
+            "tinybrain_revenue_usdc_atomic", "Atomic USDC collected from callers", []
+        )
+        self._spend = meters.counter(
+            "tinybrain_spend_usdc_atomic", "Atomic USDC paid to upstreams", ["provider"]
+        )
+
+    def request(self, route: str, status: int) -> None:
+        """One HTTP request was answered."""
+        self._requests.inc(1, {"route": route, "status": str(status)})
+
+    def answer(
+        self, *, model: str, mode: str, outcome: str, ttft_s: float | None, total_s: float
+    ) -> None:
+        """One answer ended: completed, aborted or failed."""
+        self._answers.inc(1, {"model": model, "mode": mode, "outcome": outcome})
+        if ttft_s is not None:
+            self._first_token.observe(ttft_s, {"model": model, "mode": mode})
+        if outcome == "completed":
+            self._total.observe(total_s, {"model": model, "mode": mode})
+
+    def escalation(self, reason: str) -> None:
+        """One answer is bought upstream."""
+        self._escalations.inc(1, {"reason": reason})
+
+    def claim(self, outcome: str) -> None:
+        """One payment was presented: claimed, duplicate, or the code it was refused with."""
+        self._claims.inc(1, {"outcome": outcome})
+
+    def settlement(self, outcome: str) -> None:
+        """One attempt to collect a payment ended: settled, retry or debt."""
+        self._settlements.inc(1, {"outcome": outcome})
+
+    def revenue(self, amount: int) -> None:
+        """Money of a caller arrived."""
+        self._revenue.inc(amount, {})
+
+    def spend(self, amount: int, provider: str) -> None:
+        """Money went to an upstream."""
+        self._spend.inc(amount, {"provider": provider})
