@@ -1,1 +1,171 @@
-"""The `tinybrain` command."""
+"""The `tinybrain` command.
+
+Commands import what they need when they run, so that `--help` answers at once.
+"""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinybrain import __version__
+from tinybrain.errors import TinyBrainError
+
+app = typer.Typer(
+    help="TinyBrain sells chat answers over x402, and buys the ones it does not know.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Url = Annotated[str, typer.Option(envvar="TINYBRAIN_URL", help="Where the service listens.")]
+Home = Annotated[
+    Path, typer.Option(envvar="TINYBRAIN_HOME", help="Where the devnet keeps its state.")
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TINYBRAIN_CALLER_KEY",
+        help="Private key that pays; without it the devnet caller's wallet pays.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
+Model = Annotated[str, typer.Option(help="tinybrain, tinychat, or the larger model's name.")]
+MaxPrice = Annotated[str, typer.Option(help="Pay at most this for an answer, in dollars.")]
+MaxTokens = Annotated[int, typer.Option(min=1, max=4096, help="Longest answer, in tokens.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_HOME = Path(".tinybrain")
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    url: Url = DEFAULT_URL,
+    home: Home = DEFAULT_HOME,
+    key: Key = None,
+    model: Model = "tinybrain",
+    max_price: MaxPrice = "0.05",
+    max_tokens: MaxTokens = 512,
+    as_json: AsJson = False,  # noqa: FBT002  # typer makes it a flag
+) -> None:
+    """Pay for one answer, print it as it comes, then its receipt."""
+    from tinybrain.cli.ask import ask_once  # noqa: PLC0415
+
+    payer = _payer(url, home, key, model, max_price, max_tokens)
+    _run(ask_once(payer, question, as_json=as_json))
+
+
+@app.command()
+def chat(
+    url: Url = DEFAULT_URL,
+    home: Home = DEFAULT_HOME,
+    key: Key = None,
+    model: Model = "tinybrain",
+    max_price: MaxPrice = "0.05",
+    max_tokens: MaxTokens = 512,
+) -> None:
+    """Talk in turns; every answer is paid for. Ctrl-D or an empty line ends it."""
+    from tinybrain.cli.ask import converse  # noqa: PLC0415
+
+    _run(converse(_payer(url, home, key, model, max_price, max_tokens)))
+
+
+@app.command()
+def wallet(
+    home: Home = DEFAULT_HOME,
+    key: Key = None,
+    rpc_url: Annotated[
+        str, typer.Option(envvar="TINYBRAIN_RPC_URL", help="The devnet's chain.")
+    ] = "http://127.0.0.1:8545",
+    as_json: AsJson = False,  # noqa: FBT002
+) -> None:
+    """Show balances: the devnet's wallets, or the one of a key."""
+    from tinybrain.cli.wallet import show_balances  # noqa: PLC0415
+
+    _run(show_balances(home, key, devnet_rpc_url=rpc_url, as_json=as_json))
+
+
+@app.command()
+def doctor(
+    online: Annotated[  # noqa: FBT002
+        bool, typer.Option("--online", help="Ask the chain, facilitator and upstream too.")
+    ] = False,
+    as_json: AsJson = False,  # noqa: FBT002
+) -> None:
+    """Check that the service could start with the settings as they are; pays nothing."""
+    from tinybrain.cli.doctor import examine  # noqa: PLC0415
+
+    raise typer.Exit(_run(examine(online=online, as_json=as_json)))
+
+
+@app.command()
+def devnet(
+    home: Home = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(help="Port of the service.")] = 8000,
+    chain_port: Annotated[int, typer.Option(help="Port of anvil.")] = 8545,
+    facilitator_port: Annotated[int, typer.Option(help="Port of the facilitator.")] = 4402,
+    upstream_port: Annotated[int, typer.Option(help="Port of the larger model.")] = 4403,
+) -> None:
+    """Start a local chain, a facilitator, a paid larger model and the service."""
+    from tinybrain.cli.devnet import start  # noqa: PLC0415
+
+    raise typer.Exit(
+        _guard(
+            lambda: start(
+                home,
+                port=port,
+                chain_port=chain_port,
+                facilitator_port=facilitator_port,
+                upstream_port=upstream_port,
+            )
+        )
+    )
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002
+) -> None:
+    """TinyBrain sells chat answers over x402, and buys the ones it does not know."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _payer(
+    url: str, home: Path, key: str | None, model: str, max_price: str, max_tokens: int
+) -> Any:
+    from tinybrain.cli.client import Asker  # noqa: PLC0415
+    from tinybrain.cli.wallet import caller_key  # noqa: PLC0415
+    from tinybrain.usdc import parse_usdc  # noqa: PLC0415
+
+    def build() -> Any:
+        try:
+            cap = parse_usdc(max_price)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--max-price") from None
+        return Asker(
+            url, key or caller_key(home), model=model, max_price=cap, max_tokens=max_tokens
+        )
+
+    return _guard(build)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    return _guard(lambda: asyncio.run(work))
+
+
+def _guard(work: Any) -> Any:
+    """Turn our errors into one clear message and exit code 1."""
+    try:
+        return work()
+    except TinyBrainError as error:
+        typer.echo(f"tinybrain: {error.message}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

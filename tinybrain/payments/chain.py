@@ -69,6 +69,10 @@ class Chain:
         """
         return await self._ask(lambda: self._authorization_use(payer, nonce))
 
+    async def chain_id(self) -> int:
+        """The chain's number, the N of eip155:N."""
+        return await self._ask(lambda: self._web3.eth.chain_id)
+
     async def balance(self, address: str) -> int:
         """Atomic units of the token that an address holds."""
         function = self._token.functions.balanceOf(Web3.to_checksum_address(address))
