@@ -1,10 +1,8 @@
 """The Starlette application: routes, errors as OpenAI error objects, CORS, request counting."""
 
 import logging
-import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -34,9 +32,11 @@ def build_app(open_gateway: OpenGateway, scrape: Scrape) -> Starlette:
     """
 
     @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with open_gateway() as gateway:
-            yield {"gateway": gateway, "scrape": scrape}
+            app.state.gateway = gateway  # Serve does not hand on what a lifespan yields
+            app.state.scrape = scrape
+            yield
 
     return Starlette(
         lifespan=lifespan,
@@ -72,7 +72,7 @@ def build_app(open_gateway: OpenGateway, scrape: Scrape) -> Starlette:
 
 
 class _Observe:
-    """Counts each request by route and status, and names it in X-Request-Id."""
+    """Counts each request by route and status."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -81,15 +81,13 @@ class _Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = uuid.uuid4().hex
 
         async def send_observed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"].append((b"x-request-id", request_id.encode()))
                 # The handler's name, not the path: callers must not be able to invent series.
                 endpoint = scope.get("endpoint")
                 route = endpoint.__name__ if endpoint else "unknown"
-                scope["state"]["gateway"].metrics.request(route, message["status"])
+                scope["app"].state.gateway.metrics.request(route, message["status"])
             await send(message)
 
         await self._app(scope, receive, send_observed)
@@ -104,7 +102,7 @@ async def _tinybrain_error(request: Request, error: Exception) -> Response:
     else:
         headers["X-Should-Retry"] = "false"  # OpenAI's SDKs would send 409 and 402 again
     if isinstance(error, PaymentRequired):
-        gateway: Gateway = request.state.gateway
+        gateway: Gateway = request.app.state.gateway
         challenge = gateway.merchant.challenge(request.url.path, error.code)
         headers["PAYMENT-REQUIRED"] = challenge_header(challenge)
         # The header is the protocol; the same beside the error lets a person read it with curl.

@@ -25,7 +25,7 @@ Events = AsyncGenerator[AnswerEvent | Receipt, None]
 
 async def chat_completions(request: Request) -> Response:
     """POST /v1/chat/completions, OpenAI's format, streaming or not."""
-    gateway: Gateway = request.state.gateway
+    gateway: Gateway = request.app.state.gateway
     started = time.perf_counter()
     body = await read_body(request)
     chat = openai.parse_request(body, gateway.settings)
@@ -40,7 +40,7 @@ async def chat_completions(request: Request) -> Response:
 
 async def native_completions(request: Request) -> Response:
     """POST /chat/completions, TinyChat's format; TinyChat alone answers."""
-    gateway: Gateway = request.state.gateway
+    gateway: Gateway = request.app.state.gateway
     started = time.perf_counter()
     body = await read_body(request)
     chat = native.parse_request(body)
@@ -50,7 +50,7 @@ async def native_completions(request: Request) -> Response:
 
 
 async def _admit(request: Request, chat: ChatRequest, body: bytes, started: float) -> Admission:
-    gateway: Gateway = request.state.gateway
+    gateway: Gateway = request.app.state.gateway
     return await gateway.admit(
         Credentials(
             payment=request.headers.get("PAYMENT-SIGNATURE"),

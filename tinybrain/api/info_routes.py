@@ -28,7 +28,7 @@ MODEL_NOTES = {
 
 async def index(request: Request) -> Response:
     """GET /: what this is and where things are."""
-    gateway: Gateway = request.state.gateway
+    gateway: Gateway = request.app.state.gateway
     return JSONResponse(
         {
             "name": "TinyBrain",
@@ -42,7 +42,7 @@ async def index(request: Request) -> Response:
 
 async def health(request: Request) -> Response:
     """GET /health: 200 while requests can be answered, 503 while the ledger cannot be read."""
-    gateway: Gateway = request.state.gateway
+    gateway: Gateway = request.app.state.gateway
     await gateway.ledger.ping()
     requirements = gateway.merchant.requirements
     return JSONResponse(
@@ -59,20 +59,20 @@ async def health(request: Request) -> Response:
 
 async def stats(request: Request) -> Response:
     """GET /stats: the last 24 hours from the ledger, latencies in milliseconds."""
-    gateway: Gateway = request.state.gateway
+    gateway: Gateway = request.app.state.gateway
     since = gateway.ledger.now_ms() - DAY_MS
     return JSONResponse(await gateway.receipts.statistics(since_ms=since))
 
 
 async def metrics(request: Request) -> Response:
     """GET /metrics: Prometheus' text format, every replica's numbers."""
-    scrape: Scrape = request.state.scrape
+    scrape: Scrape = request.app.state.scrape
     return PlainTextResponse(await scrape(), media_type=PROMETHEUS_TEXT)
 
 
 async def models(request: Request) -> Response:
     """GET /v1/models: what is sold, with the price before paying."""
-    gateway: Gateway = request.state.gateway
+    gateway: Gateway = request.app.state.gateway
     return JSONResponse(
         {
             "object": "list",
@@ -83,7 +83,7 @@ async def models(request: Request) -> Response:
 
 async def model(request: Request) -> Response:
     """GET /v1/models/{id}: one of them."""
-    gateway: Gateway = request.state.gateway
+    gateway: Gateway = request.app.state.gateway
     name = request.path_params["model_id"]
     if name not in model_modes(gateway.settings):
         raise ModelNotFound(f"The model {name[:100]!r} is not sold here. See GET /v1/models.")
@@ -95,7 +95,7 @@ async def receipt(request: Request) -> Response:
 
     The id is known only to who got the answer.
     """
-    gateway: Gateway = request.state.gateway
+    gateway: Gateway = request.app.state.gateway
     answer_id = request.path_params["answer_id"]
     found = await gateway.receipts.receipt(answer_id) if ANSWER_ID.fullmatch(answer_id) else None
     if found is None:

@@ -27,7 +27,9 @@ async def ask_once(asker: Asker, question: str, *, as_json: bool) -> None:
         }
         sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        Console(stderr=True).print(receipt_line(answer.receipt, receipt), style="dim")
+        Console(stderr=True).print(
+            receipt_line(answer.receipt, receipt), style="dim", soft_wrap=True
+        )
 
 
 async def converse(asker: Asker) -> None:
@@ -40,7 +42,7 @@ async def converse(asker: Asker) -> None:
             answer = await _print_answer(asker, messages, quiet=False)
             messages.append({"role": "assistant", "content": answer.text})
             receipt = await asker.settled_receipt(answer.receipt["receipt"])
-            console.print(receipt_line(answer.receipt, receipt), style="dim")
+            console.print(receipt_line(answer.receipt, receipt), style="dim", soft_wrap=True)
     finally:
         await asker.aclose()
 
@@ -67,7 +69,8 @@ def _number(name: str, value: float | None, style: str, unit: str = "") -> str:
 
 async def _print_answer(asker: Asker, messages: list[dict[str, str]], *, quiet: bool) -> Answer:
     answer = Answer()
-    async for text, answer in asker.ask(messages):
+    async for text, so_far in asker.ask(messages):
+        answer = so_far
         if not quiet:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -79,4 +82,5 @@ async def _print_answer(asker: Asker, messages: list[dict[str, str]], *, quiet: 
 async def _read_line() -> str:
     sys.stderr.write("> ")
     sys.stderr.flush()
-    return (await asyncio.to_thread(sys.stdin.readline)).strip()
+    line: str = await asyncio.to_thread(sys.stdin.readline)
+    return line.strip()

@@ -46,7 +46,7 @@ async def show_balances(home: Path, key: str | None, *, devnet_rpc_url: str, as_
         rows = [balance._asdict() for balance in balances]
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return
-    table = Table("wallet", "address", "USDC", "gas (ETH)")
+    table = Table("wallet", "address", "USDC", "gas (ETH)", box=None)
     for balance in balances:
         table.add_row(
             balance.name, balance.address, format_usdc(balance.usdc), f"{balance.wei / 1e18:.4f}"

@@ -1,0 +1,49 @@
+"""Settings choose the upstream, and BlockRun's ways are configured, not coded."""
+
+import httpx
+import pytest
+from starlette.responses import JSONResponse
+
+from tinybrain.chat import Message, Sampling
+from tinybrain.config import load_settings
+from tinybrain.errors import UpstreamError
+from tinybrain.upstreams import build_upstream
+
+
+@pytest.fixture
+async def sent(provider):
+    """Build the upstream of some settings, ask it once, and give it with what arrived."""
+
+    async def reply(request):
+        return JSONResponse({"error": "not paid"}, status_code=402)
+
+    provider.reply = reply
+    async with httpx.AsyncClient() as client:
+
+        async def sent(**settings):
+            upstream = build_upstream(load_settings(upstream_url=provider.url, **settings), client)
+            with pytest.raises(UpstreamError, match="402"):
+                async for _ in upstream.generate(
+                    [Message("user", "Hi")], Sampling(max_tokens=4096), answer_id="a1"
+                ):
+                    pass
+            return upstream, *provider.requests[0][:2]
+
+        yield sent
+
+
+async def test_without_an_api_key_the_upstream_is_blockrun(sent):
+    upstream, body, headers = await sent()
+    assert (upstream.name, upstream.model) == ("blockrun", "deepseek/deepseek-reasoner")
+    assert body["temperature"] == 0.8
+    assert body["max_tokens"] == 1024
+    assert "under 2000 characters" in body["messages"][0]["content"]
+    assert "stream_options" not in body
+    assert "authorization" not in headers
+
+
+async def test_with_an_api_key_the_upstream_is_whoever_serves_the_url(sent):
+    upstream, body, headers = await sent(upstream_api_key="sk-1", upstream_model="big")
+    assert (upstream.name, upstream.model) == ("127.0.0.1", "big")
+    assert body["messages"] == [{"role": "user", "content": "Hi"}]
+    assert headers["authorization"] == "Bearer sk-1"

@@ -1,0 +1,323 @@
+"""The cascade: TinyChat answers what it is sure of, a larger model is bought for the rest.
+
+TinyChat's first tokens are held back until the gate has judged them, so that a change of mind
+costs the caller nothing and no word that was shown is ever taken back.
+
+While the upstream is asked, the local draft is closed, not kept: a slot of the engine is worth
+more than the rare draft that is needed again because the upstream failed. That one is generated
+anew.
+
+Knows models only by their protocols; nothing of HTTP, tensors or payments.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from tinybrain.chat import (
+    Finished,
+    LocalEvent,
+    LocalModel,
+    Message,
+    Prefilled,
+    Sampling,
+    Thought,
+    Token,
+    Upstream,
+    UpstreamEvent,
+)
+from tinybrain.errors import LocalModelError, TinyBrainError, UpstreamError
+from tinybrain.routing.events import (
+    AnsweredBy,
+    AnswerEvent,
+    Completed,
+    Decision,
+    Delta,
+    EscalationReason,
+    ReasoningDelta,
+)
+from tinybrain.routing.gate import Gate
+from tinybrain.routing.rules import Rules
+from tinybrain.routing.signals import Signals
+
+Policy = Literal["auto", "local", "upstream"]
+
+E = TypeVar("E")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    messages: Sequence[Message]
+    sampling: Sampling
+    local_sampling: Sampling
+    answer_id: str
+
+
+@dataclass(slots=True)
+class _Course:
+    """What became known on the way; `decided` says that the caller has seen who answers."""
+
+    reason: EscalationReason = "none"
+    rule: str | None = None
+    prefilled: Prefilled | None = None
+    confidence: float | None = None
+    decided: bool = False
+
+    def decide(self, by: AnsweredBy, model: str, *, fallback: bool = False) -> Decision:
+        self.decided = True
+        return Decision(
+            answered_by=by,
+            model=model,
+            reason=self.reason,
+            rule=self.rule,
+            perplexity=self.prefilled.perplexity if self.prefilled else None,
+            confidence=self.confidence,
+            fallback=fallback,
+        )
+
+
+class Cascade:
+    """The way to answer with one small and one larger model."""
+
+    def __init__(
+        self,
+        local: LocalModel,
+        upstream: Upstream,
+        *,
+        rules: Rules,
+        gate: Gate,
+        first_event_timeout_s: float = 30,
+    ) -> None:
+        self._local = local
+        self._upstream = upstream
+        self._rules = rules
+        self._gate = gate
+        self._first_event_timeout_s = first_event_timeout_s
+
+    def answer(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        answer_id: str,
+        policy: Policy = "auto",
+        local_sampling: Sampling | None = None,
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Yield a Prefilled where TinyChat read the prompt, a Decision, the text, a Completed.
+
+        Policy "local" asks TinyChat alone and holds nothing back, "upstream" asks the larger
+        model alone. `local_sampling` is TinyChat's, where it differs. Closing the generator
+        closes the model's that is open.
+
+        Raises:
+            LocalModelError: TinyChat failed, and its words had been shown or nobody else may
+                answer. With policy "local", also Busy and InvalidRequest as TinyChat raised them.
+            UpstreamError: The larger model failed, and its words had been shown or TinyChat
+                could not stand in.
+        """
+        question = _Question(messages, sampling, local_sampling or sampling, answer_id)
+        match policy:
+            case "auto":
+                return self._cascade(question)
+            case "local":
+                return self._from_local(question, _Course())
+            case "upstream":
+                return self._from_upstream(question, _Course())
+
+    async def _cascade(self, question: _Question) -> AsyncGenerator[AnswerEvent, None]:
+        ruling = self._rules.decide(question.messages)
+        course = _Course(ruling.reason, ruling.rule)
+        if ruling.verdict != "escalate":
+            gate = self._gate if ruling.verdict is None else None
+            async with aclosing(self._draft(question, course, gate)) as events:
+                async for event in events:
+                    yield event
+        if not course.decided:
+            async with aclosing(self._escalate(question, course)) as events:
+                async for event in events:
+                    yield event
+
+    async def _draft(
+        self, question: _Question, course: _Course, gate: Gate | None
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """TinyChat's answer, or nothing decided where it failed or was not sure."""
+        try:
+            async with aclosing(self._from_local(question, course, gate)) as events:
+                async for event in events:
+                    yield event
+        except Exception:
+            if course.decided:
+                raise
+            logger.warning("TinyChat failed, the upstream answers", exc_info=True)
+            course.reason = "failure"
+
+    async def _escalate(
+        self, question: _Question, course: _Course
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """The upstream's answer, or TinyChat's where the upstream could not begin."""
+        try:
+            async with aclosing(self._from_upstream(question, course)) as events:
+                async for event in events:
+                    yield event
+        except UpstreamError as error:
+            if course.decided or course.reason == "failure":
+                raise
+            logger.warning("%s failed, TinyChat answers: %s", self._upstream.name, error)
+            unavailable = error
+        else:
+            return
+        try:
+            async with aclosing(self._from_local(question, course, fallback=True)) as events:
+                async for event in events:
+                    yield event
+        except Exception as error:
+            if course.decided:
+                raise
+            raise unavailable from error
+
+    async def _from_local(
+        self,
+        question: _Question,
+        course: _Course,
+        gate: Gate | None = None,
+        *,
+        fallback: bool = False,
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        async with self._open_local(question, course) as events:
+            prefilled = await anext(events, None)
+            if not isinstance(prefilled, Prefilled):
+                raise LocalModelError("TinyChat did not read the prompt.")
+            if course.prefilled is None:
+                course.prefilled = prefilled
+                yield prefilled
+
+            held, text = await _hold_back(events, gate.hold_back_tokens if gate else 1)
+            if gate and not _is_sure(gate, held, course):
+                return
+
+            yield course.decide("tinychat", self._local.name, fallback=fallback)
+            yield Delta(text)
+            last = held[-1]
+            while not isinstance(last, Finished):
+                last = await _next_local(events)
+                if last.text:
+                    yield Delta(last.text)
+        yield _completed(last)
+
+    async def _from_upstream(
+        self, question: _Question, course: _Course
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        answered = False
+        async with self._open_upstream(question) as events:
+            event = await self._first_event(events)
+            while True:
+                if event is None:
+                    raise UpstreamError(f"The answer of {self._upstream.name} broke off.")
+                if event.text and not course.decided:
+                    yield course.decide("upstream", self._upstream.name)
+                if event.text and isinstance(event, Thought):
+                    yield ReasoningDelta(event.text)
+                elif event.text:
+                    answered = answered or not event.text.isspace()
+                    yield Delta(event.text)
+                if isinstance(event, Finished):
+                    break
+                event = await anext(events, None)
+            if not answered:
+                raise UpstreamError(f"{self._upstream.name} answered nothing.")
+        yield _completed(event)
+
+    async def _first_event(self, events: AsyncIterator[UpstreamEvent]) -> UpstreamEvent | None:
+        try:
+            async with asyncio.timeout(self._first_event_timeout_s):
+                return await anext(events, None)
+        except TimeoutError:
+            raise UpstreamError(
+                f"{self._upstream.name} did not begin within {self._first_event_timeout_s:g} s."
+            ) from None
+
+    @asynccontextmanager
+    async def _open_local(
+        self, question: _Question, course: _Course
+    ) -> AsyncIterator[AsyncIterator[LocalEvent]]:
+        try:
+            events = self._local.generate(question.messages, question.local_sampling)
+            async with _closing(events):
+                yield events
+        except LocalModelError:
+            raise
+        except Exception as error:
+            # Before the first word the caller may still be told Busy or InvalidRequest as it is.
+            if isinstance(error, TinyBrainError) and not course.decided:
+                raise
+            raise LocalModelError("TinyChat failed.") from error
+
+    @asynccontextmanager
+    async def _open_upstream(
+        self, question: _Question
+    ) -> AsyncIterator[AsyncIterator[UpstreamEvent]]:
+        try:
+            events = self._upstream.generate(
+                question.messages, question.sampling, answer_id=question.answer_id
+            )
+            async with _closing(events):
+                yield events
+        except UpstreamError:
+            raise
+        except Exception as error:
+            raise UpstreamError(f"{self._upstream.name} failed.") from error
+
+
+async def _hold_back(
+    events: AsyncIterator[LocalEvent], tokens: int
+) -> tuple[list[Token | Finished], str]:
+    """Take at least `tokens` tokens, more while there is nothing to show, fewer at the end."""
+    held: list[Token | Finished] = []
+    text = ""
+    while True:
+        event = await _next_local(events)
+        held.append(event)
+        text += event.text
+        has_text = bool(text) and not text.isspace()
+        if isinstance(event, Finished) and not has_text:
+            raise LocalModelError("TinyChat answered nothing.")
+        if isinstance(event, Finished) or (has_text and len(held) >= tokens):
+            return held, text
+
+
+async def _next_local(events: AsyncIterator[LocalEvent]) -> Token | Finished:
+    event = await anext(events, None)
+    if not isinstance(event, Token | Finished):
+        raise LocalModelError("TinyChat's answer broke off.")
+    return event
+
+
+def _is_sure(gate: Gate, held: Sequence[Token | Finished], course: _Course) -> bool:
+    tokens = [event for event in held if isinstance(event, Token)]
+    perplexity = course.prefilled.perplexity if course.prefilled else None
+    signals = Signals.of(tokens, perplexity=perplexity)
+    course.confidence = gate.confidence(signals)
+    sure = gate.releases(signals)
+    if not sure:
+        course.reason = "uncertainty"
+    return sure
+
+
+def _completed(end: Finished) -> Completed:
+    return Completed(
+        end.reason, end.prompt_tokens, end.completion_tokens, end.cost, end.transaction
+    )
+
+
+@asynccontextmanager
+async def _closing(events: AsyncIterator[E]) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        # The protocols promise an iterator; one that has nothing to close need not be closable.
+        if aclose := getattr(events, "aclose", None):
+            await aclose()

@@ -1,0 +1,59 @@
+"""What an answer is made of, whoever writes it: the decision, the text, the end.
+
+Nothing here knows a wire format; the HTTP layer turns each event into its own bytes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tinybrain.chat import FinishReason, Prefilled
+from tinybrain.usdc import Usdc
+
+AnsweredBy = Literal["tinychat", "upstream"]
+EscalationReason = Literal["none", "keyword", "complexity", "uncertainty", "failure"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Who answers, and why; comes once, before the first text.
+
+    `model` is the name to show, `rule` the rule that decided, `perplexity` TinyChat's of the
+    prompt, `confidence` the gate's in [0, 1]; the last three are None where none was asked.
+    `fallback` says that TinyChat answers because the upstream it should have been could not.
+    """
+
+    answered_by: AnsweredBy
+    model: str
+    reason: EscalationReason = "none"
+    rule: str | None = None
+    perplexity: float | None = None
+    confidence: float | None = None
+    fallback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of the answer, never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """The next piece of the reasoning before the answer, never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The last event: token counts of the model that answered, and what was paid for it."""
+
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    cost: Usdc = Usdc(0)
+    transaction: str | None = None
+
+
+AnswerEvent = Prefilled | Decision | Delta | ReasoningDelta | Completed
