@@ -1,0 +1,162 @@
+import pytest
+
+from tinybrain.engine.engine import Engine
+from tinybrain.engine.request import Completed, Failed, PromptRead
+from tinybrain.engine.sampler import SampledToken
+from tinybrain.errors import Busy, InvalidRequest, LocalModelError
+
+
+def ask(engine, listener):
+    engine.submit(listener.request)
+    return listener
+
+
+def test_greedy_tokens_and_perplexity_equal_nanochats(engine, golden, listener):
+    read, *tokens, end = ask(engine, listener(golden["ids"].tolist(), 32)).to_end()
+    assert read.perplexity == pytest.approx(golden["perplexity"].item(), rel=1e-4)
+    assert [token.id for token in tokens] == golden["greedy"].tolist()
+    assert end == Completed("length")
+
+
+def test_requests_answered_together_get_the_tokens_they_get_alone(engine, golden, listener):
+    ids = golden["ids"].tolist()
+    prompts = [ids[:7], ids[20:150], ids[3:40], ids[90:], ids[:1], ids[60:75]]
+    alone = [ask(engine, listener(prompt, 40)).tokens() for prompt in prompts]
+    together = [ask(engine, listener(prompt, 40)) for prompt in prompts]
+    assert [one.tokens() for one in together] == alone
+
+
+def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(engine, golden, listener):
+    ids = golden["ids"].tolist()
+    options = {"temperature": 1.0, "top_k": 50}
+    alone = ask(engine, listener(ids, 30, seed=3, **options)).tokens()
+    others = [ask(engine, listener(ids[n:], 50, seed=n, **options)) for n in (5, 9)]
+    assert ask(engine, listener(ids, 30, seed=3, **options)).tokens() == alone
+    assert others[0].tokens() != alone
+
+
+def test_a_stop_token_is_told_and_ends_the_answer(engine, golden, listener):
+    prompt, greedy = golden["ids"].tolist(), golden["greedy"].tolist()
+    stop = next(token for token in greedy if greedy.index(token) == 3)
+    heard = ask(engine, listener(prompt, stop_tokens=frozenset([stop]))).to_end()
+    assert [event.id for event in heard[1:-1]] == greedy[:4]
+    assert heard[-1] == Completed("stop")
+
+
+def test_an_answer_ends_where_the_context_does(engine, golden, listener):
+    assert len(ask(engine, listener(golden["ids"].tolist(), 10_000)).tokens()) == 256 - 200
+
+
+@pytest.mark.parametrize("length", [0, 256, 1000])
+def test_a_prompt_that_leaves_no_room_is_refused(engine, listener, length):
+    with pytest.raises(InvalidRequest):
+        ask(engine, listener([1] * length))
+
+
+def test_running_requests_are_decoded_in_one_batch(engine, golden_model, listener):
+    shapes = []
+    with golden_model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape)):
+        both = [listener([1, 2, 3], 6), listener([4], 6)]
+        both[0].gate.clear()
+        for one in both:
+            ask(engine, one)
+        both[0].gate.set()
+        for one in both:
+            one.to_end()
+    # Each prompt alone, then both together until the first, one token ahead, has ended.
+    assert shapes == [(1, 3), (1, 1), (1, 1), (2, 1), (2, 1), (2, 1), (2, 1), (1, 1)]
+
+
+def test_an_aborted_request_frees_its_slot_and_says_no_more(golden_model, golden, listener):
+    engine = Engine(golden_model, slots=1, max_waiting=1)
+    running = ask(engine, listener(golden["ids"].tolist()[:5], 200))
+    running.gate.clear()
+    running.next()
+    waiting = ask(engine, listener([1, 2, 3], 200))
+    engine.abort(running.request)
+    engine.abort(waiting.request)
+    successor = ask(engine, listener([4, 5, 6], 3))
+    running.gate.set()
+    assert len(successor.tokens()) == 3
+    assert (engine.free_slots, engine.requests) == (1, 0)
+    assert running.events.qsize() <= 2
+    assert waiting.events.empty()
+    engine.close()
+
+
+def test_more_requests_than_may_wait_are_refused(golden_model, listener):
+    engine = Engine(golden_model, slots=1, max_waiting=1)
+    running = ask(engine, listener([1], 3))
+    running.gate.clear()
+    running.next()
+    waiting = ask(engine, listener([2], 3))
+    with pytest.raises(Busy):
+        ask(engine, listener([3], 3))
+    running.gate.set()
+    waiting.to_end()
+    assert len(ask(engine, listener([3], 3)).tokens()) == 3
+    engine.close()
+
+
+def test_a_prompt_that_cannot_be_read_fails_alone(engine, golden, listener):
+    good = ask(engine, listener(golden["ids"].tolist(), 32))
+    bad = ask(engine, listener([10_000]))
+    assert isinstance(bad.to_end()[-1].error, IndexError)
+    assert good.tokens() == golden["greedy"].tolist()
+    assert engine.free_slots == 4
+
+
+def test_a_token_that_cannot_be_sampled_fails_its_request_alone(engine, golden, listener):
+    good = ask(engine, listener(golden["ids"].tolist(), 32))
+    bad = ask(engine, listener([1, 2], temperature=1.0, top_k=-1))
+    assert isinstance(bad.to_end()[-1], Failed)
+    assert good.tokens() == golden["greedy"].tolist()
+
+
+def test_a_failed_step_fails_the_requests_in_it_and_the_engine_goes_on(
+    engine, golden_model, golden, listener
+):
+    def fail_on_a_batch(module, inputs):
+        if inputs[0].shape == (2, 1):
+            raise MemoryError("no memory for a batch")
+
+    prompt = golden["ids"].tolist()
+    with golden_model.register_forward_pre_hook(fail_on_a_batch):
+        both = [listener(prompt, 32), listener(prompt, 32)]
+        both[0].gate.clear()
+        for one in both:
+            ask(engine, one)
+        both[0].gate.set()
+        for one in both:
+            assert isinstance(one.to_end()[-1].error, MemoryError)
+    assert ask(engine, listener(prompt, 32)).tokens() == golden["greedy"].tolist()
+    assert engine.free_slots == 4
+
+
+def test_a_listener_that_fails_is_dropped(engine, golden, listener):
+    deaf = listener([1, 2], 200)
+    object.__setattr__(deaf.request, "emit", lambda _: 1 / 0)
+    ask(engine, deaf)
+    assert ask(engine, listener(golden["ids"].tolist(), 32)).tokens() == golden["greedy"].tolist()
+    assert engine.requests == 0
+
+
+def test_closing_fails_what_is_unfinished_and_refuses_what_comes(golden_model, listener):
+    engine = Engine(golden_model, slots=1)
+    running, waiting = ask(engine, listener([1], 200)), ask(engine, listener([2], 200))
+    running.gate.clear()
+    assert isinstance(running.next(), PromptRead)
+    engine._closed = True  # so that the close is seen while the request surely runs
+    running.gate.set()
+    engine.close()
+    for one in (running, waiting):
+        assert isinstance(one.to_end()[-1].error, LocalModelError)
+    with pytest.raises(LocalModelError):
+        ask(engine, listener([3]))
+    engine.close()
+
+
+def test_certainty_comes_with_every_token(engine, golden, listener):
+    heard = ask(engine, listener(golden["ids"].tolist(), 5)).to_end()
+    tokens = [event for event in heard if isinstance(event, SampledToken)]
+    assert all(t.logprob < 0 < t.entropy and 0 < t.margin < 1 for t in tokens)

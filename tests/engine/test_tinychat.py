@@ -1,0 +1,154 @@
+import asyncio
+import gc
+
+import pytest
+
+from tinybrain.chat import Finished, Message, Prefilled, Sampling, Token
+from tinybrain.engine.tinychat import choose_device, load_tinychat
+from tinybrain.errors import ConfigError, InvalidRequest, LocalModelError
+
+GREEDY = Sampling(temperature=0)
+
+
+async def answer(tinychat, *contents, sampling=GREEDY):
+    roles = ("user", "assistant") * len(contents)
+    messages = [Message(role, content) for role, content in zip(roles, contents, strict=False)]
+    return [event async for event in tinychat.generate(messages, sampling)]
+
+
+def text(events):
+    return "".join(e.text for e in events if isinstance(e, Token | Finished))
+
+
+async def test_the_shipped_model_says_who_it_is(tinychat):
+    assert "TinyChat" in text(await answer(tinychat, "Hello, who are you?"))
+
+
+async def test_the_shipped_model_knows_the_capital_of_japan(tinychat):
+    assert "Tokyo" in text(await answer(tinychat, "What is the capital of Japan?"))
+
+
+async def test_events_are_one_prefilled_then_tokens_then_one_finished(tinychat):
+    read, *tokens, end = await answer(tinychat, "What is the capital of Japan?")
+    assert isinstance(read, Prefilled)
+    assert read.perplexity > 1
+    assert all(isinstance(token, Token) for token in tokens)
+    assert (end.reason, end.prompt_tokens) == ("stop", read.prompt_tokens)
+    assert end.completion_tokens == len(tokens)
+
+
+async def test_the_stop_token_counts_but_has_no_text(tinychat):
+    *_, last, _ = await answer(tinychat, "What is the capital of Japan?")
+    assert last.text == ""
+    assert last.logprob > -1
+
+
+async def test_it_tells_what_it_is(tinychat):
+    assert (tinychat.name, tinychat.device) == ("tinychat", "cpu")
+    assert (tinychat.context_length, tinychat.parameters) == (512, 9_994_240)
+    assert len(tinychat.checkpoint_hash) == 16
+
+
+async def test_max_tokens_ends_the_answer(tinychat):
+    events = await answer(tinychat, "Who are you?", sampling=Sampling(max_tokens=2, temperature=0))
+    assert (events[-1].reason, events[-1].completion_tokens) == ("length", 2)
+
+
+async def test_a_stop_string_ends_the_answer_before_it(tinychat):
+    whole = text(await answer(tinychat, "Who are you?"))
+    stop = whole[4:11]
+    events = await answer(tinychat, "Who are you?", sampling=Sampling(temperature=0, stop=(stop,)))
+    assert text(events) == whole[: whole.index(stop)]
+    assert events[-1].reason == "stop"
+
+
+async def test_the_same_seed_gives_the_same_text(tinychat):
+    hot = Sampling(temperature=1.5, top_k=0, seed=1, max_tokens=30)
+    first, again = await asyncio.gather(
+        *(answer(tinychat, "Tell me a story.", sampling=hot) for _ in range(2))
+    )
+    assert text(first) == text(again) != ""
+
+
+async def test_many_at_once_each_get_their_own_answer(tinychat):
+    questions = ["Who are you?", "What is the capital of Japan?", "Hello!", "37 + 48?"] * 3
+    together = await asyncio.gather(*(answer(tinychat, question) for question in questions))
+    for question, events in zip(questions, together, strict=True):
+        assert text(events) == text(await answer(tinychat, question))
+
+
+async def test_a_conversation_longer_than_the_context_is_shortened(tinychat):
+    history = ["What is the capital of France?", "Paris."] * 60
+    events = await answer(tinychat, *history, "What is the capital of Japan?")
+    assert events[0].prompt_tokens <= 256
+    assert "Tokyo" in text(events)
+
+
+async def test_closing_the_iterator_ends_the_work(tinychat):
+    stream = tinychat.generate([Message("user", "Who are you?")], GREEDY)
+    assert isinstance(await anext(stream), Prefilled)
+    await stream.aclose()
+    assert tinychat.engine.requests == 0
+
+
+async def test_a_cancelled_reader_ends_the_work(tinychat):
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(answer(tinychat, "Who are you?"))
+        await asyncio.sleep(0)
+        assert tinychat.engine.requests == 1
+        task.cancel()
+    assert tinychat.engine.requests == 0
+
+
+def test_a_loop_closed_under_a_request_leaves_the_engine_working(tinychat):
+    async def leave():
+        stream = tinychat.generate([Message("user", "Who are you?")], GREEDY)
+        await anext(stream)
+        return stream
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    loop.close()
+    gc.collect()
+    assert "Tokyo" in text(asyncio.run(answer(tinychat, "What is the capital of Japan?")))
+
+
+async def test_a_conversation_that_cannot_be_rendered_is_refused(tinychat):
+    with pytest.raises(InvalidRequest):
+        await answer(tinychat)
+
+
+async def test_a_failing_model_is_told_with_its_cause(tinychat):
+    with pytest.raises(LocalModelError) as failure:
+        await answer(tinychat, "Hi", sampling=Sampling(top_k=-1))
+    assert isinstance(failure.value.__cause__, RuntimeError)
+
+
+def test_warming_up_computes_and_closing_ends():
+    tinychat = load_tinychat(
+        checkpoint=None, nanochat_base_dir=None, source="sft", step=None, device="auto", slots=1
+    )
+    tinychat.warm_up()
+    tinychat.close()
+    with pytest.raises(LocalModelError):
+        tinychat.warm_up()
+
+
+def test_a_tokenizer_of_another_model_is_refused(golden_files, tmp_path):
+    for path in (golden_files.weights, golden_files.config, golden_files.tokenizer):
+        (tmp_path / path.name).symlink_to(path)
+    with pytest.raises(ConfigError, match="1024 tokens"):
+        load_tinychat(
+            checkpoint=tmp_path,
+            nanochat_base_dir=None,
+            source="sft",
+            step=None,
+            device="cpu",
+            slots=1,
+        )
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match="abacus"):
+        choose_device("abacus")

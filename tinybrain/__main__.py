@@ -1,0 +1,5 @@
+"""`python -m tinybrain` is the `tinybrain` command."""
+
+from tinybrain.cli import app
+
+app()

@@ -1,0 +1,86 @@
+"""Weights from a checkpoint into a model, refusing whatever this engine would get wrong.
+
+Reads nanochat V1 only: later variants hold further tensors and are refused by name.
+"""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tinybrain.engine.checkpoint_files import CheckpointFiles
+from tinybrain.engine.gpt import GPT, GPTConfig
+from tinybrain.errors import ConfigError
+
+VOCAB_TENSORS = ("transformer.wte.weight", "lm_head.weight")
+
+
+def load_model(files: CheckpointFiles, device: torch.device) -> GPT:
+    """Build the model of a checkpoint; bf16 on CUDA, fp32 elsewhere.
+
+    Raises:
+        ConfigError: A file is damaged, or is no nanochat V1 checkpoint; the message names the
+            first key or field that is unknown or missing.
+    """
+    config = read_config(files.config)
+    with torch.device("meta"):
+        model = GPT(config)
+    weights = read_weights(files.weights)
+    _refuse_other_keys(set(weights), expected=set(model.state_dict()), where=files.weights)
+    for name in VOCAB_TENSORS:
+        # From December 2025 nanochat pads the vocabulary to a multiple of 64.
+        weights[name] = weights[name][: config.vocab_size]
+    try:
+        model.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise ConfigError(f"{files.weights} does not fit {files.config.name}: {error}") from error
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return model.to(device=device, dtype=dtype).requires_grad_(requires_grad=False).eval()
+
+
+def read_config(path: Path) -> GPTConfig:
+    """Read `model_config` of a meta or config file.
+
+    Raises:
+        ConfigError: The file is no such JSON document, or its fields are not those of V1.
+    """
+    try:
+        found = json.loads(path.read_bytes())["model_config"]
+        _refuse_other_keys(set(found), {field.name for field in fields(GPTConfig)}, where=path)
+        return GPTConfig(**found)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is no description of a nanochat model: {error!r}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.pt` or `.safetensors` file, mapped from disk, names without `_orig_mod.`.
+
+    Raises:
+        ConfigError: The file is damaged, or holds anything but named tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            found: object = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        raise ConfigError(f"{path} cannot be read as weights: {error}") from error
+    if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
+        raise ConfigError(f"{path} holds something else than named tensors.")
+    return {str(name).removeprefix("_orig_mod."): tensor for name, tensor in found.items()}
+
+
+def _refuse_other_keys(found: set[str], expected: set[str], where: Path) -> None:
+    if unknown := sorted(found - expected):
+        raise ConfigError(
+            f"{where} holds {unknown[0]!r}, which nanochat V1 does not have; this engine reads "
+            "V1 checkpoints (October 2025 to January 2026) and guesses at no other."
+        )
+    if missing := sorted(expected - found):
+        raise ConfigError(f"{where} lacks {missing[0]!r}.")

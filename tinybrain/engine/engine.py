@@ -1,0 +1,158 @@
+"""Continuous batching: one thread that prefills waiting requests and decodes running ones together.
+
+Knows token ids only. Everything that touches the model happens in the engine's own thread;
+`submit`, `abort` and `close` may be called from any other.
+"""
+
+import threading
+from collections import deque
+
+import torch
+
+from tinybrain.engine.gpt import GPT
+from tinybrain.engine.request import Completed, EngineEvent, Failed, PromptRead, Request
+from tinybrain.engine.runner import Runner, Running
+from tinybrain.errors import Busy, InvalidRequest, LocalModelError
+
+
+class Engine:
+    """Runs up to `slots` requests at once; up to `max_waiting` more may wait."""
+
+    def __init__(self, model: GPT, *, slots: int, max_waiting: int = 64) -> None:
+        self._runner = Runner(model, slots=slots)
+        self._capacity = slots + max_waiting
+        self._waiting: deque[Request] = deque()
+        self._running: list[Running] = []
+        self._live: set[Request] = set()  # submitted, and neither ended nor aborted
+        self._closed = False
+        self._work = threading.Condition()  # guards all of the above but `_running`
+        self._thread = threading.Thread(target=self._run, name="tinychat-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def free_slots(self) -> int:
+        """How many more requests can run at once."""
+        return self._runner.free_slots
+
+    @property
+    def requests(self) -> int:
+        """Requests running or waiting."""
+        return len(self._live)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; its `emit` tells what becomes of it.
+
+        Raises:
+            Busy: As many requests wait as may.
+            InvalidRequest: The prompt is empty, or leaves no room in the context for an answer.
+            LocalModelError: The engine has ended.
+        """
+        if not 0 < len(request.prompt) < self._runner.context_length:
+            raise InvalidRequest(
+                f"A prompt has 1 to {self._runner.context_length - 1} tokens, "
+                f"not {len(request.prompt)}."
+            )
+        with self._work:
+            if self._closed:
+                raise LocalModelError("The engine has ended.")
+            if len(self._live) >= self._capacity:
+                raise Busy("TinyChat is answering as many requests as it can; try again.")
+            self._live.add(request)
+            self._waiting.append(request)
+            self._work.notify()
+
+    def abort(self, request: Request) -> None:
+        """End a request before the next step; nothing if it has ended already."""
+        with self._work:
+            self._live.discard(request)
+
+    def close(self) -> None:
+        """Fail what is unfinished, end the thread and wait for it."""
+        with self._work:
+            self._closed = True
+            self._work.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._await_work():
+                    self._drop_aborted()
+                    self._prefill_one()
+                    self._decode_all()
+        finally:
+            self._fail_the_rest()
+
+    def _await_work(self) -> bool:
+        with self._work:
+            self._work.wait_for(lambda: self._closed or self._waiting or self._running)
+            return not self._closed
+
+    def _drop_aborted(self) -> None:
+        with self._work:
+            self._waiting = deque(r for r in self._waiting if r in self._live)
+            aborted = [r for r in self._running if r.request not in self._live]
+        for running in aborted:
+            self._leave(running)
+
+    def _prefill_one(self) -> None:
+        # One prompt a step: those already running wait for at most one prefill between tokens.
+        with self._work:
+            if not self._waiting or not self._runner.free_slots:
+                return
+            request = self._waiting.popleft()
+        try:
+            running, perplexity, logits = self._runner.prefill(request)
+        except Exception as error:  # noqa: BLE001  # told to the one who asked; the thread lives on
+            self._end(request, Failed(error))
+            return
+        self._running.append(running)
+        self._tell(request, PromptRead(perplexity))
+        self._choose(running, logits)
+
+    def _decode_all(self) -> None:
+        batch = sorted(self._running, key=lambda running: running.slot)
+        if not batch:
+            return
+        try:
+            logits = self._runner.decode(batch)
+        except Exception as error:  # noqa: BLE001  # as above
+            for running in batch:
+                self._leave(running)
+                self._end(running.request, Failed(error))
+            return
+        for running, row in zip(batch, logits, strict=True):
+            self._choose(running, row)
+
+    def _choose(self, running: Running, logits: torch.Tensor) -> None:
+        try:
+            token = running.choose(logits)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._leave(running)
+            self._end(running.request, Failed(error))
+            return
+        self._tell(running.request, token)
+        if reason := running.finish_reason:
+            self._leave(running)
+            self._end(running.request, Completed(reason))
+
+    def _leave(self, running: Running) -> None:
+        self._running.remove(running)
+        self._runner.release(running)
+
+    def _end(self, request: Request, event: Completed | Failed) -> None:
+        self.abort(request)
+        self._tell(request, event)
+
+    def _tell(self, request: Request, event: EngineEvent) -> None:
+        try:
+            request.emit(event)
+        except Exception:  # noqa: BLE001  # the listener is gone, for example its event loop closed
+            self.abort(request)
+
+    def _fail_the_rest(self) -> None:
+        with self._work:
+            self._closed = True
+            rest = list(self._live)
+        for request in rest:
+            self._end(request, Failed(LocalModelError("The engine has ended.")))

@@ -1,0 +1,75 @@
+"""Keys and values of the running requests: one preallocated slot of `sequence_len` for each.
+
+Knows nothing of requests; whoever allocates a slot remembers how much of it is filled.
+"""
+
+import heapq
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tinybrain.engine.attention import attention
+from tinybrain.engine.gpt import GPTConfig
+
+
+class KVCache:
+    """A store [layers, 2, slots, kv heads, sequence_len, head_dim] and its free slots."""
+
+    def __init__(
+        self, config: GPTConfig, slots: int, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        shape = (config.n_layer, 2, slots, config.n_kv_head, config.sequence_len, config.head_dim)
+        # Zeros, not empty: a masked position has weight 0, and 0 times a stray NaN is NaN.
+        self.store = torch.zeros(shape, dtype=dtype, device=device)
+        self._free = list(range(slots))
+
+    @property
+    def free_slots(self) -> int:
+        """How many slots nobody holds."""
+        return len(self._free)
+
+    def allocate(self) -> int:
+        """Take the lowest free slot, so that the slots in use stay close together.
+
+        Raises:
+            IndexError: No slot is free.
+        """
+        return heapq.heappop(self._free)
+
+    def release(self, slot: int) -> None:
+        """Give a slot back."""
+        heapq.heappush(self._free, slot)
+
+    def rows(self, slots: Sequence[int], starts: Sequence[int], width: int) -> "CachedRows":
+        """The context of a forward pass whose row i appends `width` tokens to slots[i].
+
+        Row i's first token has position starts[i]; rows may have different lengths.
+        """
+        return CachedRows(self.store, slots, starts, width)
+
+
+class CachedRows:
+    """A context that writes new keys and values into the cache and attends to the cached ones."""
+
+    def __init__(
+        self, store: Tensor, slots: Sequence[int], starts: Sequence[int], width: int
+    ) -> None:
+        self._store = store
+        self._slots = torch.tensor(slots, device=store.device)
+        # Neighbouring slots are read as a view; anything else has to be gathered.
+        neighbours = list(slots) == list(range(slots[0], slots[0] + len(slots)))
+        self._rows = slice(slots[0], slots[-1] + 1) if neighbours else self._slots
+        self._length = max(starts) + width
+        offsets = torch.arange(width, device=store.device)
+        self.positions = torch.tensor(starts, device=store.device)[:, None] + offsets
+        keys = torch.arange(self._length, device=store.device)
+        self._mask = (keys <= self.positions[..., None]).unsqueeze(1)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Context`."""
+        keys, values = self._store[layer]
+        keys[self._slots[:, None], :, self.positions] = k
+        values[self._slots[:, None], :, self.positions] = v
+        past = (self._rows, slice(None), slice(self._length))
+        return attention(q, keys[past], values[past], self._mask)
