@@ -1,4 +1,4 @@
-"""The whole product, started once as a user starts it: `tinybrain devnet` in a folder of its own."""
+"""The whole product, started once as a user starts it: `tinybrain devnet` in its own folder."""
 
 import json
 import os

@@ -109,9 +109,7 @@ async def test_the_stock_python_client_streams_its_first_token_before_settlement
         async for line in events:
             if '"content":"' in line and '"content":""' not in line:
                 break
-        at_first_token = (await httpx.AsyncClient().get(
-            f"{product.url}/v1/receipts/{answer_id}"
-        )).json()  # fmt: skip
+        at_first_token = product.receipt(answer_id)
         rest = [line async for line in events if line]
     assert at_first_token["payment"]["state"] == "claimed"
     assert rest[-1] == "data: [DONE]"

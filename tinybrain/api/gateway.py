@@ -142,7 +142,7 @@ class Gateway:
                 async for event in timed:
                     progress.note(event)
                     yield event
-                    progress.delivered = progress.ttft_ms is not None
+                    progress.delivered = request.stream and progress.ttft_ms is not None
             record = progress.record("completed")
             await self._finish(admission, record, charge=True)
         except (asyncio.CancelledError, GeneratorExit):
@@ -211,6 +211,7 @@ class Gateway:
         await asyncio.shield(self._spawn(self._record(admission, record, charge=charge)))
 
     async def _record(self, admission: Admission, record: AnswerRecord, *, charge: bool) -> None:
+        await self.ledger.finish(admission.answer_id, record, charge=charge)
         self.metrics.answer(
             model=record.answered_by or "none",
             mode=admission.mode,
@@ -220,7 +221,6 @@ class Gateway:
         )
         if record.reason not in (None, "none"):
             self.metrics.escalation(str(record.reason))
-        await self.ledger.finish(admission.answer_id, record, charge=charge)
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.ensure_future(work)

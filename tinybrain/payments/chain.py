@@ -1,7 +1,9 @@
 """What the chain knows of an EIP-3009 authorization. Reads only.
 
-`authorizationState` alone cannot tell used from cancelled, so the AuthorizationUsed event, which
-the token emits in the transaction of the transfer, is looked up first. Source: EIP-3009.
+`authorizationState` alone cannot tell used from cancelled, so the AuthorizationUsed event is
+looked up first. It names payer and nonce only, and a payer can sign a nonce twice: whether this
+authorization was the one used, the Transfer that the token emits right after it tells.
+Source: EIP-3009.
 """
 
 import asyncio
@@ -12,6 +14,7 @@ from typing import NamedTuple, TypeVar
 import requests
 from web3 import HTTPProvider, Web3
 from web3.exceptions import Web3Exception
+from web3.types import LogReceipt
 
 from tinybrain.errors import PaymentServiceError
 
@@ -38,7 +41,7 @@ ABI = [
 
 
 class Use(Enum):
-    """What became of an authorization."""
+    """What became of an authorization; CANCELLED also if its nonce moved money elsewhere."""
 
     UNUSED = "unused"
     TRANSFERRED = "transferred"
@@ -61,13 +64,15 @@ class Chain:
         self._asset = Web3.to_checksum_address(asset)
         self._token = self._web3.eth.contract(address=self._asset, abi=ABI)
 
-    async def authorization_use(self, payer: str, nonce: str) -> AuthorizationUse:
-        """Look up one authorization.
+    async def authorization_use(
+        self, payer: str, nonce: str, *, pay_to: str, amount: int
+    ) -> AuthorizationUse:
+        """Look up one authorization to move `amount` atomic units to `pay_to`.
 
         Raises:
             PaymentServiceError: The chain could not be asked.
         """
-        return await self._ask(lambda: self._authorization_use(payer, nonce))
+        return await self._ask(lambda: self._authorization_use(payer, nonce, pay_to, amount))
 
     async def chain_id(self) -> int:
         """The chain's number, the N of eip155:N."""
@@ -83,26 +88,37 @@ class Chain:
         checksummed = Web3.to_checksum_address(address)
         return int(await self._ask(lambda: self._web3.eth.get_balance(checksummed)))
 
-    def _authorization_use(self, payer: str, nonce: str) -> AuthorizationUse:
+    def _authorization_use(
+        self, payer: str, nonce: str, pay_to: str, amount: int
+    ) -> AuthorizationUse:
         newest = self._web3.eth.block_number
         logs = self._web3.eth.get_logs(
             {
                 "address": self._asset,
                 "fromBlock": max(0, newest - LOOKBACK_BLOCKS),
                 "toBlock": "latest",
-                "topics": [
-                    Web3.to_hex(Web3.keccak(text="AuthorizationUsed(address,bytes32)")),
-                    f"0x{payer.removeprefix('0x').lower():0>64}",
-                    nonce,
-                ],
+                "topics": [_event("AuthorizationUsed(address,bytes32)"), _word(payer), nonce],
             }
         )
-        if logs:
+        if logs and self._is_followed_by_transfer(logs[0], payer, pay_to, amount):
             return AuthorizationUse(Use.TRANSFERRED, logs[0]["transactionHash"].to_0x_hex())
         used = self._token.functions.authorizationState(
             Web3.to_checksum_address(payer), bytes.fromhex(nonce.removeprefix("0x"))
         ).call()
         return AuthorizationUse(Use.CANCELLED if used else Use.UNUSED)
+
+    def _is_followed_by_transfer(
+        self, used: LogReceipt, payer: str, pay_to: str, amount: int
+    ) -> bool:
+        wanted = [_event("Transfer(address,address,uint256)"), _word(payer), _word(pay_to)]
+        receipt = self._web3.eth.get_transaction_receipt(used["transactionHash"])
+        return any(
+            log["logIndex"] == used["logIndex"] + 1
+            and log["address"] == self._asset
+            and [topic.to_0x_hex() for topic in log["topics"]] == wanted
+            and int.from_bytes(log["data"]) == amount
+            for log in receipt["logs"]
+        )
 
     async def _ask(self, call: Callable[[], T]) -> T:
         try:
@@ -111,3 +127,11 @@ class Chain:
             raise PaymentServiceError(
                 f"The chain could not be asked ({type(error).__name__}). Try again."
             ) from error
+
+
+def _event(signature: str) -> str:
+    return Web3.to_hex(Web3.keccak(text=signature))
+
+
+def _word(address: str) -> str:
+    return f"0x{address.removeprefix('0x').lower():0>64}"

@@ -258,6 +258,8 @@ def _remote(settings: Settings) -> HttpFacilitator:
 
 
 def _coinbase(settings: Settings) -> HttpFacilitator:
+    key_id = _secret(settings.cdp_api_key_id, "CDP_API_KEY_ID")
+    key_secret = _secret(settings.cdp_api_key_secret, "CDP_API_KEY_SECRET")
     try:
         from cdp.x402 import create_facilitator_config  # noqa: PLC0415  # an optional extra
     except ImportError:
@@ -265,10 +267,7 @@ def _coinbase(settings: Settings) -> HttpFacilitator:
             "TINYBRAIN_FACILITATOR is cdp, which needs Coinbase's package: "
             "run `pip install tinybrain[cdp]`."
         ) from None
-    config = create_facilitator_config(
-        _secret(settings.cdp_api_key_id, "CDP_API_KEY_ID"),
-        _secret(settings.cdp_api_key_secret, "CDP_API_KEY_SECRET"),
-    )
+    config = create_facilitator_config(key_id, key_secret)
     return HttpFacilitator(config["url"], auth=CreateHeadersAuthProvider(config["create_headers"]))
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Row
 
 from tinybrain.config import SETTLE_MARGIN_S
 from tinybrain.errors import PaymentServiceError
-from tinybrain.payments.chain import Chain, Use
+from tinybrain.payments.chain import AuthorizationUse, Chain, Use
 from tinybrain.payments.facilitators import Facilitator
 from tinybrain.payments.ledger import Ledger, PaymentState
 from tinybrain.payments.merchant import payload_of, requirements_of
@@ -111,18 +111,25 @@ class Settler:
 
     async def _look_up(self, row: Row[Any], failure: str = "interrupted") -> None:
         try:
-            use = await self._chain.authorization_use(row.payer, row.nonce)
+            use = await self._use_of(row)
         except PaymentServiceError as error:
             await self._retry(row, error.message)
             return
         if use.use is Use.TRANSFERRED and use.transaction:
             await self._settled(row, use.transaction)
         elif use.use is Use.CANCELLED:
-            await self._owed(row, "the payer cancelled the authorization")
+            await self._owed(
+                row, "the payer cancelled the authorization or spent its nonce elsewhere"
+            )
         elif row.valid_before <= self._clock():
             await self._owed(row, f"the authorization expired unsettled: {failure}")
         else:
             await self._retry(row, failure)
+
+    async def _use_of(self, row: Row[Any]) -> AuthorizationUse:
+        return await self._chain.authorization_use(
+            row.payer, row.nonce, pay_to=row.pay_to, amount=row.amount
+        )
 
     async def _settled(self, row: Row[Any], transaction: str) -> None:
         await self._ledger.settled(row.id, transaction)
@@ -142,7 +149,7 @@ class Settler:
     async def _resolve_purchases(self) -> None:
         for row in await self._ledger.unresolved_purchases():
             try:
-                use = await self._chain.authorization_use(row.payer, row.nonce)
+                use = await self._use_of(row)
             except PaymentServiceError:
                 return
             if use.use is Use.TRANSFERRED:
