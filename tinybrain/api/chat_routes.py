@@ -35,7 +35,8 @@ async def chat_completions(request: Request) -> Response:
     if not chat.stream:
         return await _whole(gateway, completion, admission, events)
     opened = await _opened(events)
-    return EventStream(_openai_stream(gateway, completion, chat, opened), _headers(admission))
+    stream = _openai_stream(gateway, completion, chat, opened)
+    return EventStream(stream, _headers(admission), source=events)
 
 
 async def native_completions(request: Request) -> Response:
@@ -45,8 +46,9 @@ async def native_completions(request: Request) -> Response:
     body = await read_body(request)
     chat = native.parse_request(body)
     admission = await _admit(request, chat, body, started)
-    opened = await _opened(gateway.answer(chat, admission))
-    return EventStream(_native_stream(gateway, opened), _headers(admission))
+    events = gateway.answer(chat, admission)
+    stream = _native_stream(gateway, await _opened(events))
+    return EventStream(stream, _headers(admission), source=events)
 
 
 async def _admit(request: Request, chat: ChatRequest, body: bytes, started: float) -> Admission:
@@ -81,13 +83,10 @@ async def _opened(events: Events) -> Events:
 
 
 async def _chain(held: list[AnswerEvent | Receipt], events: Events) -> Events:
-    try:
-        for item in held:
-            yield item
-        async for item in events:
-            yield item
-    finally:
-        await events.aclose()
+    for item in held:
+        yield item
+    async for item in events:
+        yield item
 
 
 async def _openai_stream(
@@ -120,8 +119,6 @@ async def _openai_stream(
                     yield DONE
     except TinyBrainError as error:
         yield event(error.body())
-    finally:
-        await events.aclose()
 
 
 async def _native_stream(gateway: Gateway, events: Events) -> AsyncGenerator[bytes, None]:
@@ -139,8 +136,6 @@ async def _native_stream(gateway: Gateway, events: Events) -> AsyncGenerator[byt
                     yield event(native.done_event(body))
     except TinyBrainError as error:
         yield event(error.body())
-    finally:
-        await events.aclose()
 
 
 async def _whole(

@@ -143,8 +143,6 @@ class Gateway:
                     progress.note(event)
                     yield event
                     progress.delivered = request.stream and progress.ttft_ms is not None
-            record = progress.record("completed")
-            await self._finish(admission, record, charge=True)
         except (asyncio.CancelledError, GeneratorExit):
             # A caller who leaves after the first token has bought the answer: what was sent
             # cannot be unread. One who leaves before it owes nothing.
@@ -155,6 +153,8 @@ class Gateway:
             failure = _as_failure(error)
             await self._finish(admission, progress.record("failed", failure.message), charge=False)
             raise failure from error
+        record = progress.record("completed")
+        await self._finish(admission, record, charge=True)
         yield Receipt(admission.answer_id, self._receipt(request, admission, record))
 
     def settle_soon(self, answer_id: str) -> None:

@@ -104,6 +104,18 @@ def doctor(
 
 
 @app.command()
+def serve(
+    config: Annotated[Path, typer.Argument(help="Ray Serve's configuration.")] = Path(
+        "serve_config.yaml"
+    ),
+) -> None:
+    """Check the settings, then `serve run` the service without the devnet."""
+    from tinybrain.cli.serve import serve_forever  # noqa: PLC0415
+
+    _guard(lambda: serve_forever(config))
+
+
+@app.command()
 def devnet(
     home: Home = DEFAULT_HOME,
     port: Annotated[int, typer.Option(help="Port of the service.")] = 8000,

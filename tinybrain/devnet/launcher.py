@@ -69,7 +69,7 @@ def run(
             stack.callback(app.stop, grace_s=STOP_GRACE_S)
             report("Starting the application")
             app.wait_until_ready(timeout_s=START_TIMEOUT_S)
-            console.print(_banner(devnet, http_port), markup=False)
+            console.print(_banner(devnet, http_port), markup=False, soft_wrap=True)
             _watch([*devnet.processes, app])
     except KeyboardInterrupt:
         return 0

@@ -146,9 +146,10 @@ def _nonce_key(payload: PaymentPayload) -> tuple[str, str]:
 def _resume(purchase: Purchase, fingerprint: bytes) -> Purchase:
     if purchase.fingerprint != fingerprint:
         raise _replay("This authorization bought another answer.")
-    if purchase.serving:
-        raise _replay("This authorization is being served now.")
-    purchase.serving = purchase.answer is None
+    if purchase.answer is None:
+        if purchase.serving:
+            raise _replay("This authorization is being served now.")
+        purchase.serving = True
     return purchase
 
 

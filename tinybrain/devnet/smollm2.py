@@ -55,7 +55,9 @@ class SmolLM2:
         parameters.n_parallel = SLOTS
         parameters.kv_unified = True
         parameters.cache_ram_mib = PROMPT_CACHE_MIB
-        parameters.cpuparams.n_threads = min(4, os.cpu_count() or 1)
+        # Its threads wait for each other by spinning: with none to spare, one is the fastest.
+        threads = max(1, min(4, (os.cpu_count() or 1) // 2))
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
         parameters.verbosity = QUIET
         self._server = xllamacpp.Server(parameters)
 

@@ -125,11 +125,11 @@ class Shop:
             try:
                 async for event in events:
                     sent.append(completion.event(event))
+                    if isinstance(event, Finished):
+                        purchase.answer = b"".join(sent)
                     yield sent[-1]
             except TinyBrainError as error:
                 yield b"data: " + json.dumps(error.body()).encode() + b"\n\n"
-            else:
-                purchase.answer = b"".join(sent)
 
         async def close() -> None:
             await events.aclose()

@@ -93,7 +93,8 @@ class Devnet:
                 log=self.folder / "chain.log",
             )
             # These two take longest, so they load while the chain is prepared.
-            self._servers = [self._start_facilitator(), self._start_upstream()]
+            self._servers.append(self._start_facilitator())
+            self._servers.append(self._start_upstream())
             web3 = self._chain.wait_until_ready()
             self.wallets.fund(web3, place_usdc(web3, tools))
             for server in self._servers:

@@ -188,12 +188,18 @@ class Ledger:
     async def release_abandoned(self, *, older_than_s: float) -> int:
         """End answers that nobody finished (their process died); returns how many."""
         now = self.now_ms()
-        before = now - int(older_than_s * 1000)
         note = "abandoned: the process that worked on it ended"
+        running = (answers.c.outcome == "running") & (
+            answers.c.created_ms < now - int(older_than_s * 1000)
+        )
+        async with self._database.read() as connection:
+            ids = (await connection.scalars(select(answers.c.id).where(running))).all()
+        if not ids:
+            return 0
         async with self._database.write() as connection:
             ended = await connection.execute(
                 update(answers)
-                .where(answers.c.outcome == "running", answers.c.created_ms < before)
+                .where(running, answers.c.id.in_(ids))
                 .values(outcome="failed", error=note)
             )
             await connection.execute(
@@ -201,7 +207,9 @@ class Ledger:
                 .where(
                     payments.c.state == PaymentState.CLAIMED,
                     payments.c.answer_id.in_(
-                        select(answers.c.id).where(answers.c.outcome == "failed")
+                        select(answers.c.id).where(
+                            answers.c.id.in_(ids), answers.c.outcome == "failed"
+                        )
                     ),
                 )
                 .values(state=PaymentState.RELEASED, updated_ms=now, note=note)
@@ -365,15 +373,18 @@ class Ledger:
 
     async def release_unsigned_purchases(self, *, older_than_s: float) -> None:
         """Release reservations whose process died before it signed anything."""
-        before = self.now_ms() - int(older_than_s * 1000)
+        unsigned = (
+            (purchases.c.state == PurchaseState.RESERVED)
+            & purchases.c.nonce.is_(None)
+            & (purchases.c.created_ms < self.now_ms() - int(older_than_s * 1000))
+        )
+        async with self._database.read() as connection:
+            if (await connection.execute(select(purchases.c.id).where(unsigned))).first() is None:
+                return
         async with self._database.write() as connection:
             await connection.execute(
                 update(purchases)
-                .where(
-                    purchases.c.state == PurchaseState.RESERVED,
-                    purchases.c.nonce.is_(None),
-                    purchases.c.created_ms < before,
-                )
+                .where(unsigned)
                 .values(
                     state=PurchaseState.RELEASED,
                     updated_ms=self.now_ms(),

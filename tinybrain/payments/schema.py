@@ -43,6 +43,7 @@ answers = Table(
     Column("ttft_ms", Float),
     Column("total_ms", Float),
     Index("answers_by_time", "created_ms"),
+    Index("answers_by_outcome", "outcome", "created_ms"),
 )
 
 payments = Table(
@@ -91,5 +92,6 @@ purchases = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
     Index("purchases_by_time", "created_ms"),
+    Index("purchases_by_state", "state", "created_ms"),
     Index("purchases_by_answer", "answer_id"),
 )

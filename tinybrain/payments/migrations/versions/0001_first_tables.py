@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("total_ms", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("answers_by_outcome", "answers", ["outcome", "created_ms"], unique=False)
     op.create_index("answers_by_time", "answers", ["created_ms"], unique=False)
     op.create_table(
         "purchases",
@@ -53,6 +54,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("purchases_by_answer", "purchases", ["answer_id"], unique=False)
+    op.create_index("purchases_by_state", "purchases", ["state", "created_ms"], unique=False)
     op.create_index("purchases_by_time", "purchases", ["created_ms"], unique=False)
     op.create_table(
         "payments",

@@ -1,0 +1,25 @@
+"""`tinybrain serve`: Ray Serve's own command, once the settings are known to be good.
+
+Ray finds a wrong setting too, but tells of it inside a traceback and goes on waiting.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from tinybrain.config import load_settings
+from tinybrain.errors import ConfigError
+
+
+def serve_forever(config: Path) -> NoReturn:
+    """Become `serve run`.
+
+    Raises:
+        ConfigError: A setting is missing or wrong, or there is no such file.
+    """
+    if not config.exists():
+        raise ConfigError(f"{config} does not exist. Name Ray Serve's configuration file.")
+    load_settings().require_serving()
+    command = [sys.executable, "-m", "ray.serve.scripts", "run", str(config)]
+    os.execv(sys.executable, command)  # noqa: S606  # our own interpreter
