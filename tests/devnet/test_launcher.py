@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from tinybrain.devnet.processes import claim_port, listens
 
-pytestmark = pytest.mark.chain
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(180)]  # it starts whole devnets
 
+MARK = "LAUNCHED_BY_TEST"
 LAUNCH = """
 import sys
 from pathlib import Path
@@ -22,7 +24,6 @@ home, tools, port, *command = sys.argv[1:]
 sys.exit(run(Path(home), ports=Ports(0, 0, 0), http_port=int(port), command=command,
              tools_folder=Path(tools)))
 """
-TRY = 'Try: tinybrain ask "Hello, who are you?"\n'
 # Serves /health, and has a child in a session of its own, as Ray has many.
 APP = """
 import http.server, os, subprocess, sys
@@ -49,7 +50,10 @@ def launch(tmp_path, devnet_tools, port):
         command = [sys.executable, "-c", app, str(port)]
         arguments = [str(tmp_path), str(devnet_tools.folder), str(port), *command]
         process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, *arguments], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", LAUNCH, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, MARK: str(tmp_path)},
         )
         running.append(process)
         return process
@@ -68,25 +72,21 @@ def wait_for(condition, timeout_s=40):
 
 
 def running_under(home, launcher):
-    """Processes of this devnet, however they descend from the launcher."""
+    """Processes that inherited the launcher's mark, however they descend from it."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            environment = (folder / "environ").read_bytes()
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            marked = f"{MARK}={home}".encode() in (folder / "environ").read_bytes()
         except OSError:
-            continue
-        marked = str(home).encode() in environment or str(home).encode() in (
-            (folder / "cmdline").read_bytes()
-        )
-        if marked and state != "Z" and int(folder.name) not in (os.getpid(), launcher.pid):
+            continue  # it ended, or is a zombie
+        if marked and int(folder.name) != launcher.pid:
             found.append(int(folder.name))
     return found
 
 
 def test_it_starts_all_tells_where_and_leaves_nothing(launch, port, tmp_path):
     launcher = launch()
-    told = "".join(iter(launcher.stderr.readline, TRY))
+    told = "".join(takewhile(lambda line: not line.startswith("Try: "), launcher.stderr))
     started = running_under(tmp_path, launcher)
     launcher.send_signal(signal.SIGINT)
     launcher.communicate(timeout=40)

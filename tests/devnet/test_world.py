@@ -7,7 +7,7 @@ from tinybrain.devnet.processes import ProcessFailed, claim_port, listens
 from tinybrain.devnet.world import Devnet, Ports
 from tinybrain.errors import ConfigError
 
-pytestmark = pytest.mark.chain
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(180)]  # it starts whole devnets
 
 
 def test_its_environment_is_all_that_an_application_needs(devnet, monkeypatch):
@@ -32,7 +32,7 @@ def test_a_second_start_keeps_the_money_and_a_dead_process_is_named(devnet_tools
         second.require_alive()
     second.stop()
     assert first.wallets.caller.address == second.wallets.caller.address
-    assert not any(listens(int(url.split(":")[2][:5].rstrip("/"))) for url in (second.rpc_url,))
+    assert not listens(int(second.rpc_url.rpartition(":")[2]))
 
 
 def test_a_taken_port_is_named_before_anything_starts(devnet_tools, tmp_path, devnet):
