@@ -116,6 +116,19 @@ async def test_the_stock_python_client_streams_its_first_token_before_settlement
     product.wait_for_receipt(answer_id, is_settled)
 
 
+def test_the_readmes_example_runs_as_it_stands(product, tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    example = readme.partition("```python\n")[2].partition("```")[0]
+    script = tmp_path / "example.py"
+    script.write_text(
+        example.replace("http://127.0.0.1:8000", product.url).replace("0x…", product.caller_key)
+    )
+    printed = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "Tokyo" in printed.stdout
+
+
 def test_the_typescript_client_pays_and_streams(product):
     npm = shutil.which("npm", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     node = shutil.which("node", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")

@@ -72,6 +72,7 @@ def run(
             console.print(_banner(devnet, http_port), markup=False, soft_wrap=True)
             _watch([*devnet.processes, app])
     except KeyboardInterrupt:
+        console.print("Stopped; the next start finds everything as it was.", style="dim")
         return 0
     except TinyBrainError as error:
         console.print(error.message, style="red", markup=False)
