@@ -18,7 +18,7 @@ from x402.http.utils import (
 )
 from x402.mechanisms.evm.exact import register_exact_evm_client
 from x402.mechanisms.evm.signers import EthAccountSigner
-from x402.schemas import PaymentPayload, PaymentRequirements
+from x402.schemas import PaymentError, PaymentPayload, PaymentRequirements
 from x402.schemas import PaymentRequired as Challenge
 
 from tinybrain.config import Settings
@@ -119,11 +119,7 @@ class PayingTransport(httpx.AsyncBaseTransport):
             ):
                 break
         else:
-            raise UpstreamError(
-                "The upstream asks to be paid in a way that is not allowed here (scheme, "
-                "network, asset or recipient).",
-                code="upstream_payment_terms",
-            )
+            raise _not_allowed("scheme, network, asset or recipient")
         cap = self._settings.max_cost_per_call
         if int(offer.amount) > cap:
             raise BudgetExceeded(
@@ -131,10 +127,7 @@ class PayingTransport(httpx.AsyncBaseTransport):
                 f"{format_usdc(cap)} that TINYBRAIN_MAX_COST_PER_CALL allows."
             )
         if offer.max_timeout_seconds > LONGEST_WINDOW_S:
-            raise UpstreamError(
-                "The upstream asks for a signature that stays valid for too long.",
-                code="upstream_payment_terms",
-            )
+            raise _not_allowed("a signature that stays valid for so long")
         return offer
 
     async def _reserve(self, request: httpx.Request, offer: PaymentRequirements) -> int:
@@ -153,9 +146,12 @@ class PayingTransport(httpx.AsyncBaseTransport):
 
     async def _sign(self, quote: Challenge, offer: PaymentRequirements) -> PaymentPayload:
         narrowed = quote.model_copy(update={"accepts": [offer]})
-        payload: Any = await self._client.create_payment_payload(narrowed)
-        if not isinstance(payload, PaymentPayload):
-            raise UpstreamError("The upstream speaks an old version of x402.")
+        try:
+            payload: Any = await self._client.create_payment_payload(narrowed)
+        except (PaymentError, ValueError) as error:
+            raise _not_allowed("terms") from error
+        if not isinstance(payload, PaymentPayload) or "authorization" not in payload.payload:
+            raise _not_allowed("way of transfer")
         return payload
 
     async def _send_paid(self, request: httpx.Request, payload: PaymentPayload) -> httpx.Response:
@@ -193,6 +189,13 @@ class PayingTransport(httpx.AsyncBaseTransport):
         response.extensions["tinybrain_cost"] = cost
         response.extensions["tinybrain_transaction"] = transaction
         return response
+
+
+def _not_allowed(what: str) -> UpstreamError:
+    return UpstreamError(
+        f"The upstream asks to be paid in a way that is not allowed here ({what}).",
+        code="upstream_payment_terms",
+    )
 
 
 def _quote(header: str | None) -> Challenge:

@@ -1,0 +1,326 @@
+"""A whole service in this process: real HTTP, ledger, chain, TinyChat and a paid upstream."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import secrets
+import socket
+import sqlite3
+import threading
+import time
+from contextlib import asynccontextmanager
+
+import httpx
+import prometheus_client
+import pytest
+import uvicorn
+from eth_account import Account
+from x402 import x402Client
+from x402.http.clients.httpx import x402AsyncTransport
+from x402.mechanisms.evm.exact import register_exact_evm_client
+
+from tinybrain.api.app import build_app
+from tinybrain.api.gateway import Gateway
+from tinybrain.chat import Finished, Prefilled, Token
+from tinybrain.config import load_settings
+from tinybrain.devnet.chain import connect
+from tinybrain.devnet.token import give_ether, mint, place_usdc
+from tinybrain.engine.tinychat import load_tinychat
+from tinybrain.payments.agent import PayingTransport
+from tinybrain.payments.chain import Chain
+from tinybrain.payments.database import Database
+from tinybrain.payments.facilitators import build_settler, build_verifier
+from tinybrain.payments.ledger import Ledger
+from tinybrain.payments.merchant import Merchant
+from tinybrain.payments.receipts import Receipts
+from tinybrain.payments.settlement import Settler
+from tinybrain.routing.cascade import Cascade
+from tinybrain.routing.gate import Gate
+from tinybrain.routing.rules import Rules
+from tinybrain.telemetry.metrics import Metrics
+from tinybrain.telemetry.prometheus import PrometheusMeters
+from tinybrain.upstreams.factory import build_upstream
+
+API_KEY = "operator-key"
+HELLO = {"messages": [{"role": "user", "content": "Hello, who are you?"}]}
+
+
+class Service:
+    """The deployments' parts joined in one event loop, served by uvicorn in a thread."""
+
+    def __init__(self, settings, local):
+        self.settings = settings
+        self.local = local
+        self.may_settle = threading.Event()
+        self.may_settle.set()
+        self._registry = prometheus_client.CollectorRegistry()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        app = build_app(self._open_gateway, self._scrape)
+        self._server = uvicorn.Server(uvicorn.Config(app, ws="none", log_level="warning"))
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+
+    def __enter__(self):
+        self._thread.start()
+        self.wait_until(lambda: self._server.started or not self._thread.is_alive())
+        assert self._server.started
+        return self
+
+    def __exit__(self, *_):
+        self.may_settle.set()
+        self._server.should_exit = True
+        self._thread.join()
+
+    @asynccontextmanager
+    async def _open_gateway(self):
+        settings, metrics = self.settings, Metrics(PrometheusMeters(self._registry))
+        self._loop = asyncio.get_running_loop()
+        database = await Database.open(settings.ledger)
+        ledger = Ledger(database)
+        verifier, collector = build_verifier(settings), build_settler(settings)
+        chain = Chain(settings.rpc, settings.token.address)
+        self.settler = Settler(
+            ledger, collector, chain, metrics, answer_timeout_s=settings.answer_timeout_s
+        )
+        pays = settings.upstream_api_key is None
+        transport = PayingTransport(settings, ledger, metrics) if pays else None
+        async with httpx.AsyncClient(transport=transport) as http:
+            gateway = Gateway(
+                settings,
+                ledger=ledger,
+                receipts=Receipts(database),
+                merchant=Merchant(settings, verifier),
+                cascade=Cascade(
+                    self.local,
+                    build_upstream(settings, http),
+                    rules=Rules(),
+                    gate=Gate(settings.min_confidence, settings.hold_back_tokens),
+                ),
+                settle=self._settle,
+                metrics=metrics,
+            )
+            self.gateway = gateway
+            yield gateway
+            await gateway.close()
+        await verifier.aclose()
+        await collector.aclose()
+        await database.close()
+
+    async def _settle(self, answer_id):
+        await asyncio.to_thread(self.may_settle.wait)
+        return await self.settler.settle_answer(answer_id)
+
+    async def _scrape(self):
+        return prometheus_client.generate_latest(self._registry).decode()
+
+    def run(self, coroutine):
+        """Run in the service's event loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+    def drain(self):
+        """What the Settlement deployment does every second."""
+        return self.run(self.settler.drain())
+
+    def rows(self, table, where="1"):
+        """Rows of the ledger, read beside the service."""
+        path = self.settings.ledger.removeprefix("sqlite+aiosqlite:///")
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.row_factory = sqlite3.Row
+            return connection.execute(f"SELECT * FROM {table} WHERE {where}").fetchall()
+
+    def payment(self, answer_id):
+        (row,) = self.rows("payments", f"answer_id = '{answer_id}'")
+        return row
+
+    def outcome(self):
+        """How the last answer ended, and where its payment stands."""
+        (answer,) = self.rows("answers", "rowid = (SELECT max(rowid) FROM answers)")
+        return answer["outcome"], self.payment(answer["id"])["state"]
+
+    def unfinished(self):
+        running = self.rows("answers", "outcome = 'running'")
+        return running + self.rows("payments", "state IN ('claimed', 'served', 'settling')")
+
+    def settled(self, answer_id):
+        """Wait until an answer is paid."""
+        self.wait_until(lambda: self.payment(answer_id)["state"] == "settled")
+
+    @staticmethod
+    def wait_until(condition, timeout_s=15):
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.01)
+
+
+class Caller:
+    """A wallet with money that signs by itself what it is told to, right or wrong."""
+
+    def __init__(self, wallet, usdc):
+        self.wallet = wallet
+        self.address = wallet.address
+        self._usdc = usdc
+
+    def balance(self):
+        return self._usdc(self.address)
+
+    def headers(self, service, *, signer=None, **changes):
+        """PAYMENT-SIGNATURE for one answer; `changes` are terms or times that differ."""
+        answer = httpx.post(f"{service.url}/v1/chat/completions", json=HELLO)
+        terms = answer.json()["accepts"][0] | changes
+        now = int(time.time())
+        authorization = {
+            "from": self.address,
+            "to": terms["payTo"],
+            "value": terms["amount"],
+            "validAfter": str(terms.pop("validAfter", now - 600)),
+            "validBefore": str(terms.pop("validBefore", now + terms["maxTimeoutSeconds"])),
+            "nonce": "0x" + secrets.token_hex(32),
+        }
+        signature = self.sign(authorization, terms, signer or self.wallet)
+        payload = {
+            "x402Version": 2,
+            "accepted": terms,
+            "payload": {"authorization": authorization, "signature": signature},
+        }
+        return {"PAYMENT-SIGNATURE": base64.b64encode(json.dumps(payload).encode()).decode()}
+
+    @staticmethod
+    def sign(authorization, terms, wallet):
+        """EIP-3009's TransferWithAuthorization, as EIP-712 typed data."""
+        words = [("from", "address"), ("to", "address"), ("value", "uint256")]
+        words += [("validAfter", "uint256"), ("validBefore", "uint256"), ("nonce", "bytes32")]
+        numbers = ("value", "validAfter", "validBefore")
+        signed = wallet.sign_typed_data(
+            {
+                "name": terms["extra"]["name"],
+                "version": terms["extra"]["version"],
+                "chainId": int(terms["network"].removeprefix("eip155:")),
+                "verifyingContract": terms["asset"],
+            },
+            {"TransferWithAuthorization": [{"name": name, "type": kind} for name, kind in words]},
+            authorization | {name: int(authorization[name]) for name in numbers},
+        )
+        return signed.signature.to_0x_hex()
+
+    def ask(self, service, body, **options):
+        """One answer, paid by hand."""
+        url = service.url + options.pop("path", "/v1/chat/completions")
+        headers = options.pop("headers", None) or self.headers(service)
+        return httpx.post(url, json=body, headers=headers, timeout=60, **options)
+
+    def stream(self, service, body, **options):
+        """The data of each server-sent event of one answer."""
+        answer = self.ask(service, body | {"stream": True}, **options)
+        lines = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+        return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+    def http(self):
+        """The stock x402 client."""
+        client = x402Client()
+        register_exact_evm_client(client, self.wallet)
+        return httpx.AsyncClient(transport=x402AsyncTransport(client), timeout=60)
+
+
+class ScriptedModel:
+    """A LocalModel that says words, waits for events and raises errors, as it is told."""
+
+    name = "tinychat"
+
+    def __init__(self, *script):
+        self._script = script
+        self.started = threading.Event()
+        self.closed = threading.Event()
+
+    async def generate(self, messages, sampling):
+        self.started.set()
+        try:
+            yield Prefilled(2.0, 5)
+            for step in self._script:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, threading.Event):
+                    while not step.is_set():  # noqa: ASYNC110  # set by another thread
+                        await asyncio.sleep(0.01)
+                else:
+                    yield Token(step, -0.01, 0.1, 0.9)
+                    await asyncio.sleep(0)
+            yield Finished("stop", 5, len(self._script))
+        finally:
+            self.closed.set()
+
+
+@pytest.fixture(scope="session")
+def web3(devnet):
+    return connect(devnet.rpc_url)
+
+
+@pytest.fixture(scope="session")
+def token(web3, devnet_tools):
+    return place_usdc(web3, devnet_tools)
+
+
+@pytest.fixture(scope="session")
+def usdc(token):
+    """Atomic USDC of an address."""
+    return lambda address: token.functions.balanceOf(address).call()
+
+
+@pytest.fixture(scope="session")
+def tinychat():
+    model = load_tinychat(
+        checkpoint=None, nanochat_base_dir=None, source="sft", step=None, device="cpu", slots=4
+    )
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="session")
+def open_service(devnet, web3, tinychat, tmp_path_factory):
+    """Opens a service with a ledger and a gas wallet of its own."""
+    devnet_settings = {
+        name.removeprefix("TINYBRAIN_").lower(): value
+        for name, value in devnet.environment().items()
+    }
+
+    def build(local=None, **changes):
+        gas = Account.create()
+        give_ether(web3, gas.address)
+        ledger = tmp_path_factory.mktemp("service") / "ledger.db"
+        own = {
+            "ledger_url": f"sqlite+aiosqlite:///{ledger}",
+            "gas_private_key": gas.key.to_0x_hex(),
+            "api_key": API_KEY,
+        }
+        return Service(load_settings(**devnet_settings | own | changes), local or tinychat)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def service(open_service):
+    """The session's service, as it is deployed; whatever was asked of it, nothing stays open."""
+    with open_service() as service:
+        yield service
+        service.wait_until(lambda: not service.unfinished())
+
+
+@pytest.fixture
+def pauper(usdc):
+    """A new wallet with nothing."""
+    return Caller(Account.create(), usdc)
+
+
+@pytest.fixture
+def caller(web3, token, usdc):
+    """A new wallet with a dollar, and ether for transactions of its own."""
+    wallet = Account.create()
+    give_ether(web3, wallet.address)
+    mint(web3, token, wallet.address, 1_000_000)
+    return Caller(wallet, usdc)
+
+
+@pytest.fixture
+def scripted():
+    return ScriptedModel

@@ -1,0 +1,112 @@
+"""One authorization buys at most one answer."""
+
+import base64
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tinybrain.errors import LocalModelError
+
+pytestmark = pytest.mark.chain
+HELLO = {"messages": [{"role": "user", "content": "Hello, who are you?"}], "max_tokens": 16}
+LOCAL = HELLO | {"model": "tinychat"}
+
+
+def authorization_in(headers):
+    payload = json.loads(base64.b64decode(headers["PAYMENT-SIGNATURE"]))
+    return payload["payload"]["authorization"], payload
+
+
+def encode(payload):
+    return {"PAYMENT-SIGNATURE": base64.b64encode(json.dumps(payload).encode()).decode()}
+
+
+def test_of_eight_copies_at_once_one_is_answered_and_settled(service, caller):
+    headers = caller.headers(service)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: caller.ask(service, HELLO, headers=headers), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200, *[409] * 7]
+    assert caller.balance() == 990_000
+    assert service.unfinished() == []
+
+
+def test_a_payment_sent_again_is_told_which_answer_it_bought(service, caller):
+    headers = caller.headers(service)
+    first = caller.ask(service, HELLO, headers=headers).json()
+    again = caller.ask(service, HELLO, headers=headers)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "payment_already_used")
+    assert first["x_tinybrain"]["receipt"] in again.json()["error"]["message"]
+    assert again.headers["x-should-retry"] == "false"
+    assert caller.balance() == 990_000
+
+
+def test_a_payment_for_one_format_does_not_buy_in_the_other_as_well(service, caller):
+    headers = caller.headers(service)
+    caller.ask(service, HELLO, headers=headers)
+    again = caller.ask(service, HELLO, headers=headers, path="/chat/completions")
+    assert again.status_code == 409
+
+
+def test_another_spelling_of_an_authorization_is_the_same(service, caller):
+    headers = caller.headers(service)
+    caller.ask(service, HELLO, headers=headers)
+    authorization, payload = authorization_in(headers)
+    authorization["nonce"] = "0x" + authorization["nonce"][2:].upper()
+    authorization["from"] = authorization["from"].lower()
+    assert caller.ask(service, HELLO, headers=encode(payload)).status_code == 409
+
+
+def test_the_other_form_of_a_signature_buys_nothing(service, caller):
+    order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+    _, payload = authorization_in(caller.headers(service))
+    signature = bytes.fromhex(payload["payload"]["signature"][2:])
+    s = order - int.from_bytes(signature[32:64])
+    mirrored = signature[:32] + s.to_bytes(32) + bytes([27 + 28 - signature[64]])
+    payload["payload"]["signature"] = "0x" + mirrored.hex()
+    assert caller.ask(service, HELLO, headers=encode(payload)).status_code == 402
+
+
+def test_after_a_failed_answer_the_same_payment_buys_another(open_service, caller, scripted):
+    with open_service(scripted(LocalModelError("It broke."))) as service:
+        headers = caller.headers(service)
+        assert caller.ask(service, LOCAL, headers=headers).status_code == 502
+        assert service.outcome() == ("failed", "released")
+        service.local._script = ("Well.",)
+        assert caller.ask(service, LOCAL, headers=headers).status_code == 200
+    assert caller.balance() == 990_000
+
+
+def test_a_payer_who_spends_the_nonce_elsewhere_meanwhile_gets_no_answer(
+    open_service, caller, scripted, token, web3
+):
+    spent = threading.Event()
+    with open_service(scripted("Well.", spent)) as service, ThreadPoolExecutor(1) as pool:
+        headers = caller.headers(service)
+        asked = pool.submit(caller.ask, service, LOCAL, headers=headers)
+        service.wait_until(service.local.started.is_set)
+        spend_elsewhere(caller, headers, token, web3)
+        spent.set()
+        answer = asked.result()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (402, "payment_failed")
+        assert "Well" not in answer.text
+        assert service.outcome() == ("completed", "released")
+
+
+def spend_elsewhere(caller, headers, token, web3):
+    """A second authorization with the nonce of the first, to the payer's own wallet."""
+    authorization, payload = authorization_in(headers)
+    authorization["to"] = caller.address
+    signature = caller.sign(authorization, payload["accepted"], caller.wallet)
+    call = token.functions.transferWithAuthorization(
+        caller.address,
+        caller.address,
+        *(int(authorization[name]) for name in ("value", "validAfter", "validBefore")),
+        authorization["nonce"],
+        signature,
+    )
+    count = web3.eth.get_transaction_count(caller.address)
+    transaction = call.build_transaction({"from": caller.address, "nonce": count})
+    raw = caller.wallet.sign_transaction(transaction).raw_transaction
+    web3.eth.wait_for_transaction_receipt(web3.eth.send_raw_transaction(raw))
