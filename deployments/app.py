@@ -10,7 +10,10 @@ from deployments.settlement import Settlement
 from deployments.tinychat import TinyChat
 from tinybrain.config import Settings, load_settings
 
-REPLICA_CPUS = 0.1  # what Ray reserves; the engine takes the cores it finds
+REPLICA_CPUS = 0.1  # what Ray reserves; below one it gives a replica one compute thread
+STREAMS = 256  # requests under way in a replica that mostly waits
+QUEUE = 1024
+DRAIN_MARGIN_S = 10
 
 
 def build_app(args: dict[str, Any]) -> Application:
@@ -21,7 +24,16 @@ def build_app(args: dict[str, Any]) -> Application:
     """
     settings = load_settings(**args).require_serving()
     resources = {"num_cpus": REPLICA_CPUS}
+    # A replica that is replaced may finish its answers: cut streams lose their payments too.
+    drain_s = settings.answer_timeout_s + DRAIN_MARGIN_S
+    waiting: dict[str, Any] = {
+        "ray_actor_options": resources,
+        "max_ongoing_requests": STREAMS,
+        "max_queued_requests": QUEUE,
+        "graceful_shutdown_timeout_s": drain_s,
+    }
     tinychat = TinyChat.options(
+        graceful_shutdown_timeout_s=drain_s,
         max_ongoing_requests=settings.tinychat_slots * 2,
         max_queued_requests=settings.tinychat_slots * 8,
         autoscaling_config={
@@ -31,13 +43,13 @@ def build_app(args: dict[str, Any]) -> Application:
         },
         ray_actor_options=resources | {"num_gpus": settings.tinychat_num_gpus},
     ).bind(_without_keys(settings))
-    escalation = Escalation.options(ray_actor_options=resources).bind(
+    escalation = Escalation.options(**waiting).bind(
         _without_keys(settings, keep=("treasury_private_key", "upstream_api_key"))
     )
-    settlement = Settlement.options(ray_actor_options=resources).bind(
+    settlement = Settlement.options(**waiting).bind(
         _without_keys(settings, keep=("gas_private_key", "cdp_api_key_id", "cdp_api_key_secret"))
     )
-    return PaymentIngress.options(ray_actor_options=resources).bind(
+    return PaymentIngress.options(**waiting).bind(
         _without_keys(settings, keep=("api_key", "cdp_api_key_id", "cdp_api_key_secret")),
         tinychat,
         escalation,

@@ -39,9 +39,7 @@ class EscalationReplica:
             yield batch
 
 
-Escalation = serve.deployment(
-    name="Escalation", health_check_period_s=5, graceful_shutdown_timeout_s=60
-)(EscalationReplica)
+Escalation = serve.deployment(name="Escalation", health_check_period_s=5)(EscalationReplica)
 
 
 class RemoteUpstream:

@@ -50,7 +50,7 @@ class _PaymentIngress:
         verifier = build_verifier(settings)
         gateway = Gateway(
             settings,
-            ledger=Ledger(database),
+            ledger=Ledger(database, most_unsettled=settings.max_unsettled),
             receipts=Receipts(database),
             merchant=Merchant(settings, verifier),
             cascade=Cascade(
@@ -78,9 +78,6 @@ class _PaymentIngress:
         return outcome
 
 
-PaymentIngress = serve.deployment(
-    name="PaymentIngress",
-    max_ongoing_requests=256,
-    health_check_period_s=5,
-    graceful_shutdown_timeout_s=60,
-)(serve.ingress()(_PaymentIngress))
+PaymentIngress = serve.deployment(name="PaymentIngress", health_check_period_s=5)(
+    serve.ingress()(_PaymentIngress)
+)

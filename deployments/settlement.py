@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from ray import serve
 
@@ -32,7 +33,10 @@ class SettlementReplica:
             answer_timeout_s=settings.answer_timeout_s,
         )
         await self._settler.recover()
-        self._draining = asyncio.create_task(self._drain_forever())
+        self._loops = [
+            asyncio.create_task(_forever(work))
+            for work in (self._settler.drain, self._settler.tidy)
+        ]
 
     async def settle(self, answer_id: str) -> Outcome | None:
         """Settle the payment of one answer now; None if nothing was paid for it."""
@@ -40,18 +44,19 @@ class SettlementReplica:
 
     def check_health(self) -> None:
         """Replace this replica if its loop has ended."""
-        if self._draining.done():
-            raise RuntimeError("the settlement loop has ended")
-
-    async def _drain_forever(self) -> None:
-        while True:
-            try:
-                await self._settler.drain()
-            except TinyBrainError as error:  # the ledger is locked or its disk full: keep trying
-                log.warning("settlement waits: %s", error.message)
-            await asyncio.sleep(DRAIN_PERIOD_S)
+        if any(loop.done() for loop in self._loops):
+            raise RuntimeError("a settlement loop has ended")
 
 
-Settlement = serve.deployment(
-    name="Settlement", num_replicas=1, health_check_period_s=5, graceful_shutdown_timeout_s=30
-)(SettlementReplica)
+async def _forever(work: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        try:
+            await work()
+        except TinyBrainError as error:  # the ledger is locked or its disk full: keep trying
+            log.warning("settlement waits: %s", error.message)
+        await asyncio.sleep(DRAIN_PERIOD_S)
+
+
+Settlement = serve.deployment(name="Settlement", num_replicas=1, health_check_period_s=5)(
+    SettlementReplica
+)

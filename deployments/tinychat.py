@@ -26,6 +26,13 @@ class TinyChatReplica:
             slots=settings.tinychat_slots,
         )
 
+        self._model.warm_up()
+
+    def check_health(self) -> None:
+        """Replace this replica if its engine has ended."""
+        if not self._model.engine.alive:
+            raise RuntimeError("the engine has ended")
+
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling
     ) -> AsyncGenerator[list[LocalEvent], None]:
@@ -34,9 +41,7 @@ class TinyChatReplica:
             yield batch
 
 
-TinyChat = serve.deployment(
-    name="TinyChat", health_check_period_s=5, graceful_shutdown_timeout_s=30
-)(TinyChatReplica)
+TinyChat = serve.deployment(name="TinyChat", health_check_period_s=5)(TinyChatReplica)
 
 
 class RemoteTinyChat:

@@ -94,6 +94,17 @@ def test_a_wrong_key_is_not_repeated_in_the_message():
     assert "hunter2" not in caught.value.message
 
 
+def test_a_key_in_the_place_of_an_address_is_not_repeated_either():
+    with pytest.raises(ConfigError) as caught:
+        load_settings(pay_to=KEY)
+    assert KEY not in caught.value.message
+
+
+def test_a_misspelt_argument_is_refused_by_name():
+    with pytest.raises(ConfigError, match="prise"):
+        load_settings(prise="0.5")
+
+
 def test_everything_missing_is_named_at_once_with_what_to_do():
     with pytest.raises(ConfigError) as caught:
         load_settings().require_serving()

@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     price: UsdcSetting = Field(Usdc(10_000), validation_alias=_names("PRICE"))
     api_key: SecretStr | None = Field(None, validation_alias=_names("API_KEY", "TINYCHAT_API_KEY"))
     public_url: str = Field("http://127.0.0.1:8000", validation_alias=_names("PUBLIC_URL"))
+    max_unsettled: int = Field(8, ge=1, le=10_000, validation_alias=_names("MAX_UNSETTLED"))
     answer_timeout_s: float = Field(120, gt=0, le=3600, validation_alias=_names("ANSWER_TIMEOUT_S"))
     payment_timeout_s: int = Field(
         300, gt=0, le=86400, validation_alias=_names("PAYMENT_TIMEOUT_S")
@@ -143,7 +144,8 @@ class Settings(BaseSettings):
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
         if value is not None and not ADDRESS.fullmatch(value):
-            raise ValueError(f"{value!r} is no address; it is 0x and 40 hexadecimal digits")
+            # Not repeated: it may be a private key in the wrong place.
+            raise ValueError("is no address; it is 0x and 40 hexadecimal digits")
         return value
 
     @field_validator("gas_private_key", "treasury_private_key")
@@ -231,14 +233,18 @@ class Settings(BaseSettings):
         match self.facilitator:
             case None:
                 return [
-                    ("TINYBRAIN_FACILITATOR is missing: nobody would settle the payments. Set it "
-                    'to "own" (with TINYBRAIN_GAS_PRIVATE_KEY), "cdp" (with CDP_API_KEY_ID and '
-                    "CDP_API_KEY_SECRET), or a facilitator's URL.")
+                    (
+                        "TINYBRAIN_FACILITATOR is missing: nobody would settle the payments. "
+                        'Set it to "own" (with TINYBRAIN_GAS_PRIVATE_KEY), "cdp" (with '
+                        "CDP_API_KEY_ID and CDP_API_KEY_SECRET), or a facilitator's URL."
+                    )
                 ]
             case "own" if self.gas_private_key is None:
                 return [
-                    ("TINYBRAIN_GAS_PRIVATE_KEY is missing: the own facilitator pays gas from "
-                    "it. Set it to the key of a wallet that holds some native coin.")
+                    (
+                        "TINYBRAIN_GAS_PRIVATE_KEY is missing: the own facilitator pays gas from "
+                        "it. Set it to the key of a wallet that holds some native coin."
+                    )
                 ]
             case "cdp":
                 return [
@@ -263,8 +269,13 @@ def load_settings(**overrides: object) -> Settings:
     """Read the settings; `overrides` are field names and win over the environment.
 
     Raises:
-        ConfigError: A value cannot be read; the message names every such setting.
+        ConfigError: A value cannot be read, or an override has no such name; each is named.
     """
+    if unknown := overrides.keys() - Settings.model_fields.keys():
+        raise ConfigError(
+            f"There is no setting named {', '.join(sorted(unknown))}. "
+            "docs/operations.md lists them."
+        )
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates them
     except ValidationError as error:

@@ -8,6 +8,7 @@ TinyBrainError
 ├── Unauthorized        401  a credential was given and is wrong
 ├── PaymentRequired     402  no payment, or one that does not pay for this
 ├── PaymentConflict     409  this authorization already bought an answer
+├── TooManyUnsettled    429  the payer has too many answers not paid for yet
 ├── NotFound            404
 ├── Busy                503  no capacity now
 ├── AnswerFailed        502  no model could answer; nothing is charged
@@ -113,6 +114,14 @@ class PaymentConflict(TinyBrainError):
     status = 409
     type = "payment_error"
     default_code = "payment_already_used"
+
+
+class TooManyUnsettled(TinyBrainError):
+    """The payer has too many answers that are not paid for yet."""
+
+    status = 429
+    type = "payment_error"
+    default_code = "too_many_unsettled"
 
 
 class PaymentServiceError(TinyBrainError):

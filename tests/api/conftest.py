@@ -77,7 +77,7 @@ class Service:
         settings, metrics = self.settings, Metrics(PrometheusMeters(self._registry))
         self._loop = asyncio.get_running_loop()
         database = await Database.open(settings.ledger)
-        ledger = Ledger(database)
+        ledger = Ledger(database, most_unsettled=settings.max_unsettled)
         verifier, collector = build_verifier(settings), build_settler(settings)
         chain = Chain(settings.rpc, settings.token.address)
         self.settler = Settler(
@@ -120,6 +120,7 @@ class Service:
 
     def drain(self):
         """What the Settlement deployment does every second."""
+        self.run(self.settler.tidy())
         return self.run(self.settler.drain())
 
     def rows(self, table, where="1"):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tinybrain.devnet.token import mint
 from tinybrain.errors import LocalModelError
 
 pytestmark = pytest.mark.chain
@@ -110,3 +111,16 @@ def spend_elsewhere(caller, headers, token, web3):
     transaction = call.build_transaction({"from": caller.address, "nonce": count})
     raw = caller.wallet.sign_transaction(transaction).raw_transaction
     web3.eth.wait_for_transaction_receipt(web3.eth.send_raw_transaction(raw))
+
+
+def test_one_cent_buys_a_bounded_number_of_answers_at_once(open_service, pauper, web3, token):
+    mint(web3, token, pauper.address, 10_000)
+    with open_service(max_unsettled=3) as service, ThreadPoolExecutor(12) as pool:
+        payments = [pauper.headers(service) for _ in range(12)]
+        body = LOCAL | {"stream": True}
+        answers = list(pool.map(lambda paid: pauper.ask(service, body, headers=paid), payments))
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert len(answers) - len(refused) <= 3
+        codes = {answer.json()["error"]["code"] for answer in refused}
+        assert codes <= {"too_many_unsettled", "insufficient_funds"}
+        assert "too_many_unsettled" in codes

@@ -1,5 +1,6 @@
 """Callers who leave: free before the first token, charged after it, and the work ends."""
 
+import asyncio
 import http.client
 import json
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from tinybrain.api.gateway import Credentials
 from tinybrain.api.openai import parse_request
+from tinybrain.errors import AnswerFailed
 from tinybrain.routing.events import Delta
 
 pytestmark = pytest.mark.chain
@@ -73,13 +75,56 @@ def test_a_whole_answer_given_up_while_it_is_made_is_not_charged(open_service, c
         assert service.outcome() == ("aborted", "released")
 
 
-async def give_up(service, payment):
-    """What a server does that cancels the handler when its caller leaves."""
-    body = json.dumps(LOCAL | {"stream": False}).encode()
-    request = parse_request(body, service.settings)
-    admission = await service.gateway.admit(
+def test_an_answer_given_up_after_it_was_bought_is_charged(open_service, caller):
+    """Else one authorization, asked with and dropped again and again, drains the treasury."""
+    with open_service() as service:
+        body = LOCAL | {"model": service.settings.upstream_model, "stream": False}
+        payment = caller.headers(service)["PAYMENT-SIGNATURE"]
+        service.run(drop_once_bought(service, body, payment))
+        assert service.outcome() == ("aborted", "served")
+
+
+def test_who_does_not_read_in_time_has_bought_what_was_sent(open_service, caller, scripted):
+    with open_service(
+        scripted(*["word "] * 9), answer_timeout_s=1, payment_timeout_s=60
+    ) as service:
+        payment = caller.headers(service)["PAYMENT-SIGNATURE"]
+        with pytest.raises(AnswerFailed, match="not read in time"):
+            service.run(read_slowly(service, payment))
+        assert service.outcome() == ("aborted", "served")
+
+
+async def admitted(service, body, payment):
+    request = parse_request(json.dumps(body).encode(), service.settings)
+    return request, await service.gateway.admit(
         Credentials(payment, None), request, request_hash="0", started=time.perf_counter()
     )
+
+
+async def drop_once_bought(service, body, payment):
+    asking = asyncio.create_task(read_all(service, *await admitted(service, body, payment)))
+    while not service.rows("purchases"):  # noqa: ASYNC110  # another connection writes it
+        await asyncio.sleep(0.01)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+async def read_all(service, request, admission):
+    async with aclosing(service.gateway.answer(request, admission)) as events:
+        async for _ in events:
+            pass
+
+
+async def read_slowly(service, payment):
+    async with aclosing(service.gateway.answer(*await admitted(service, LOCAL, payment))) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                await asyncio.sleep(0.3)
+
+
+async def give_up(service, payment):
+    """What a server does that cancels the handler when its caller leaves."""
+    request, admission = await admitted(service, LOCAL | {"stream": False}, payment)
     words = 0
     async with aclosing(service.gateway.answer(request, admission)) as events:
         async for event in events:

@@ -147,11 +147,15 @@ def test_a_body_that_is_too_large_is_refused(service, caller, refused):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [("GET", PATH, 405), ("DELETE", "/health", 405), ("GET", "/v1/nothing", 404)],
+    ("method", "path", "status", "code"),
+    [
+        ("GET", PATH, 405, "method_not_allowed"),
+        ("DELETE", "/health", 405, "method_not_allowed"),
+        ("GET", "/v1/nothing", 404, "not_found"),
+    ],
 )
-def test_what_does_not_exist_is_said(refused, method, path, status):
-    assert refused(method, path) == (status, "not_found")
+def test_what_does_not_exist_is_said(refused, method, path, status, code):
+    assert refused(method, path) == (status, code)
 
 
 def test_only_a_failure_that_may_pass_is_worth_a_retry(service):

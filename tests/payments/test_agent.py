@@ -186,10 +186,10 @@ async def test_a_lost_answer_is_asked_for_again_with_the_same_signature(
     assert spent() == PRICE
 
 
-async def test_an_answer_lost_twice_keeps_its_reservation_for_the_money_moved(
+async def test_an_answer_lost_thrice_keeps_its_reservation_for_the_money_moved(
     open_agent, ask, bought, spent, proxy
 ):
-    proxy.faults = ["lose", "lose"]
+    proxy.faults = ["lose", "lose", "lose"]
     async with open_agent() as agent:
         with pytest.raises(httpx.TransportError):
             await ask(agent, proxy.url)

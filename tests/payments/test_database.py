@@ -40,13 +40,17 @@ async def test_commits_are_synced_and_readers_do_not_wait(database):
 
 async def test_a_write_that_raises_leaves_nothing(database):
     insert = text(
-        "insert into answers (id, created_ms, credential, mode, outcome, price, cost, fallback)"
-        " values ('a', 1, 'x402', 'auto', 'running', 1, 0, 0)"
+        "insert into answers (id, created_ms, credential, mode, outcome, price, fallback)"
+        " values ('a', 1, 'x402', 'auto', 'running', 1, 0)"
     )
-    with pytest.raises(ZeroDivisionError):
+
+    async def write_and_fail():
         async with database.write() as connection:
             await connection.execute(insert)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await write_and_fail()
     async with database.read() as connection:
         assert await connection.scalar(text("select count(*) from answers")) == 0
 

@@ -11,7 +11,7 @@ from x402 import x402Client
 from x402.mechanisms.evm.exact import register_exact_evm_client
 from x402.schemas import PaymentRequired, PaymentRequirements
 
-from tinybrain.config import USDC_BY_NETWORK, load_settings
+from tinybrain.config import USDC_BY_NETWORK, Settings
 from tinybrain.devnet.chain import NETWORK
 from tinybrain.devnet.wallets import private_key
 from tinybrain.errors import ConfigError, PaymentServiceError
@@ -184,7 +184,7 @@ async def test_a_4xx_with_a_verdict_is_a_refusal_and_a_5xx_is_none(
 
 
 def settings(**fields):
-    return load_settings(_env_file=None, network=NETWORK, rpc_url=DEAD_URL, **fields)
+    return Settings(_env_file=None, network=NETWORK, rpc_url=DEAD_URL, **fields)
 
 
 async def test_the_settings_choose_the_facilitator(chain):

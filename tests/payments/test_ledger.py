@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 
-from tinybrain.errors import BudgetExceeded, PaymentConflict
+from tinybrain.errors import BudgetExceeded, PaymentConflict, TooManyUnsettled
 from tinybrain.payments.database import Database
 from tinybrain.payments.ledger import (
     DAY_MS,
     SETTLING_LEASE_MS,
     AnswerRecord,
+    Charge,
     IllegalTransition,
     Ledger,
 )
@@ -21,7 +22,7 @@ FAILED = AnswerRecord(outcome="failed", error="it broke")
 async def served(ledger, new_answer, new_payment, number=1):
     answer = new_answer(number)
     await ledger.begin(answer, new_payment(number))
-    await ledger.finish(answer.id, COMPLETED, charge=True)
+    await ledger.finish(answer.id, COMPLETED, charge=Charge.YES)
     return await ledger.payment_of(answer.id)
 
 
@@ -65,11 +66,57 @@ async def test_the_conflict_names_the_answer_that_was_bought(ledger, new_answer,
         await ledger.require_unused(new_payment())
 
 
+async def test_a_stranger_who_knows_the_nonce_does_not_learn_the_receipt(
+    ledger, new_answer, new_payment
+):
+    await ledger.begin(new_answer(1), new_payment())
+    with pytest.raises(PaymentConflict) as caught:
+        await ledger.require_unused(new_payment(payload={"signature": "0x00"}))
+    assert new_answer(1).id not in caught.value.message
+
+
+async def test_a_payer_can_only_owe_so_many_answers_at_once(database, new_answer, new_payment):
+    ledger = Ledger(database, most_unsettled=3)
+    results = await asyncio.gather(
+        *(ledger.begin(new_answer(n), new_payment(n)) for n in range(10)), return_exceptions=True
+    )
+    assert results.count(None) == 3
+    assert sum(isinstance(result, TooManyUnsettled) for result in results) == 7
+
+
+async def test_a_debt_counts_and_a_settled_answer_does_not(database, new_answer, new_payment):
+    ledger = Ledger(database, most_unsettled=1)
+    row = await served(ledger, new_answer, new_payment)
+    await ledger.take(row.id)
+    await ledger.settled(row.id, "0x1")
+    row = await served(ledger, new_answer, new_payment, number=2)
+    await ledger.take(row.id)
+    await ledger.owed(row.id, "cancelled")
+    with pytest.raises(TooManyUnsettled):
+        await ledger.begin(new_answer(3), new_payment(3))
+    await ledger.begin(new_answer(4), new_payment(4, payer="0x" + "e" * 40))
+
+
+async def test_an_aborted_answer_is_charged_only_if_something_was_bought_for_it(
+    ledger, new_answer, new_payment, new_purchase
+):
+    aborted = AnswerRecord(outcome="aborted", error="the caller left")
+    for number in (1, 2, 3):
+        await ledger.begin(new_answer(number), new_payment(number))
+    await ledger.reserve(new_purchase(1_000, new_answer(2).id), day_cap=10_000)
+    refused = await ledger.reserve(new_purchase(1_000, new_answer(3).id), day_cap=10_000)
+    await ledger.release_purchase(refused, note="refused")
+    for number in (1, 2, 3):
+        await ledger.finish(new_answer(number).id, aborted, charge=Charge.IF_BOUGHT)
+    states = [(await ledger.payment_of(new_answer(n).id)).state for n in (1, 2, 3)]
+    assert states == ["released", "served", "released"]
+
+
 async def test_a_failed_answer_releases_its_payment_which_may_buy_again(
     ledger, new_answer, new_payment
 ):
     await ledger.begin(new_answer(1), new_payment())
-    await ledger.finish(new_answer(1).id, FAILED, charge=False)
+    await ledger.finish(new_answer(1).id, FAILED, charge=Charge.NO)
     await ledger.require_unused(new_payment())
     await ledger.begin(new_answer(2), new_payment())
     assert (await ledger.payment_of(new_answer(2).id)).state == "claimed"
@@ -78,14 +125,14 @@ async def test_a_failed_answer_releases_its_payment_which_may_buy_again(
 async def test_an_answer_ends_once(ledger, new_answer, new_payment):
     await served(ledger, new_answer, new_payment)
     with pytest.raises(IllegalTransition):
-        await ledger.finish(new_answer(1).id, FAILED, charge=False)
+        await ledger.finish(new_answer(1).id, FAILED, charge=Charge.NO)
     assert (await ledger.payment_of(new_answer(1).id)).state == "served"
 
 
 async def test_an_unpaid_answer_is_recorded_without_a_payment(ledger, receipts, new_answer):
     answer = new_answer(credential="api_key")
     await ledger.begin(answer, None)
-    await ledger.finish(answer.id, COMPLETED, charge=True)
+    await ledger.finish(answer.id, COMPLETED, charge=Charge.YES)
     receipt = await receipts.receipt(answer.id)
     assert receipt["outcome"] == "completed"
     assert receipt["payment"] is None
@@ -175,7 +222,7 @@ async def test_an_abandoned_answer_can_no_longer_be_finished(
     clock.now += 100
     await ledger.release_abandoned(older_than_s=50)
     with pytest.raises(IllegalTransition):
-        await ledger.finish(new_answer(1).id, COMPLETED, charge=True)
+        await ledger.finish(new_answer(1).id, COMPLETED, charge=Charge.YES)
 
 
 async def test_many_reservations_at_once_never_exceed_the_cap_by_one_unit(ledger, new_purchase):
@@ -208,9 +255,11 @@ async def test_a_paid_purchase_cannot_be_released(ledger, new_purchase):
 async def test_signed_purchases_are_unresolved_once_expired(ledger, clock, new_purchase):
     purchase = await ledger.reserve(new_purchase(), day_cap=1_000)
     await ledger.signed(purchase, nonce="0xAB", valid_before=int(clock()) + 10)
-    assert await ledger.unresolved_purchases() == []
     clock.now += 12
-    assert [row.nonce for row in await ledger.unresolved_purchases()] == ["0xab"]
+    assert await ledger.unresolved_purchases(expired_for_s=60) == []
+    clock.now += 60
+    unresolved = await ledger.unresolved_purchases(expired_for_s=60)
+    assert [row.nonce for row in unresolved] == ["0xab"]
 
 
 async def test_reservations_never_signed_are_released_later(ledger, clock, new_purchase):
@@ -220,14 +269,12 @@ async def test_reservations_never_signed_are_released_later(ledger, clock, new_p
     await ledger.reserve(new_purchase(), day_cap=1_000)
 
 
-async def test_the_answer_costs_what_its_purchases_cost(
-    ledger, receipts, new_answer, new_purchase
-):
+async def test_the_answer_costs_what_its_purchases_cost(ledger, receipts, new_answer, new_purchase):
     answer = new_answer(credential="api_key")
     await ledger.begin(answer, None)
     paid = await ledger.reserve(new_purchase(700, answer.id), day_cap=10_000)
     await ledger.paid(paid, transaction="0x1")
     refused = await ledger.reserve(new_purchase(900, answer.id), day_cap=10_000)
     await ledger.release_purchase(refused, note="refused")
-    await ledger.finish(answer.id, COMPLETED, charge=True)
+    await ledger.finish(answer.id, COMPLETED, charge=Charge.YES)
     assert (await receipts.receipt(answer.id))["cost"] == 700

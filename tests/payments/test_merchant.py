@@ -157,6 +157,7 @@ def drop(*path):
         lambda payload: payload.update(x402Version="2"),
         lambda payload: payload["payload"].update(signature="0x"),
         lambda payload: payload["payload"].update(signature="0x" + "f" * 5000),
+        lambda payload: payload["payload"].update(signature="0x" + "f" * 128),
     ],
 )
 async def test_malformed_payloads_are_refused(merchant, facilitator, sign, spoil):
@@ -187,6 +188,27 @@ async def test_a_truncated_header_is_refused(merchant, sign):
 
 async def test_an_oversized_header_is_not_even_decoded(merchant):
     await refused(merchant, "A" * 16_385, "payment_header_too_large", RequestTooLarge)
+
+
+def forge(payload):
+    payload["payload"]["signature"] = "0x" + "1" * 128 + "1b"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        forge,
+        signed(**{"from": OTHER}),
+        signed(nonce="0x" + "9" * 64),
+        signed(validBefore=str(int(time.time()) + 299)),
+        lambda payload: payload["payload"].update(signature="0x" + "0" * 130),
+    ],
+)
+async def test_only_the_payers_own_signature_of_these_very_terms_counts(
+    merchant, facilitator, sign, spoil
+):
+    await refused(merchant, sign(spoil), "payment_invalid_signature")
+    assert facilitator.asked == 0
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,14 @@
 
 import pytest
 
-from tinybrain.payments.ledger import AnswerRecord
+from tinybrain.payments.ledger import AnswerRecord, Charge
 from tinybrain.payments.receipts import percentile
 
 
-async def test_a_receipt_tells_who_paid_and_what_it_cost(
-    ledger, receipts, new_answer, new_payment
-):
+async def test_a_receipt_tells_who_paid_and_what_it_cost(ledger, receipts, new_answer, new_payment):
     await ledger.begin(new_answer(1), new_payment())
     await ledger.finish(
-        new_answer(1).id, AnswerRecord(outcome="completed", reason="none"), charge=True
+        new_answer(1).id, AnswerRecord(outcome="completed", reason="none"), charge=Charge.YES
     )
     receipt = await receipts.receipt(new_answer(1).id)
     assert receipt["payment"]["state"] == "served"
@@ -34,7 +32,7 @@ async def test_statistics_tell_percentiles_by_who_answered(
 ):
     for number in range(1, 101):
         answer = new_answer(number)
-        await ledger.begin(answer, new_payment(number))
+        await ledger.begin(answer, new_payment(number, payer=f"0x{number:040x}"))
         record = AnswerRecord(
             outcome="completed",
             answered_by="tinychat",
@@ -42,7 +40,7 @@ async def test_statistics_tell_percentiles_by_who_answered(
             ttft_ms=float(number),
             total_ms=2.0 * number,
         )
-        await ledger.finish(answer.id, record, charge=True)
+        await ledger.finish(answer.id, record, charge=Charge.YES)
     statistics = await receipts.statistics(since_ms=0)
     latencies = statistics["latency_ms"]["tinychat/auto"]
     assert latencies["first_token"] == {"average": 50.5, "p50": 50.5, "p95": 95.05}

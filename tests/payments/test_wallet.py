@@ -62,7 +62,8 @@ def test_a_broadcast_whose_answer_was_lost_counts_as_sent(chain, wallet):
 
 def test_a_nonce_taken_by_another_process_costs_one_failure(chain, wallet):
     wallet.wait_for_transaction_receipt(send(wallet))
-    send(HotWallet(private_key(wallet._account), chain.url))
+    other = HotWallet(private_key(wallet._account), chain.url)
+    other.wait_for_transaction_receipt(send(other))
     with pytest.raises(Exception, match="nonce too low"):
         send(wallet)
     assert wallet.wait_for_transaction_receipt(send(wallet)).status == 1

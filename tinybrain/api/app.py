@@ -22,7 +22,8 @@ from tinybrain.payments.merchant import challenge_header
 log = logging.getLogger(__name__)
 
 OpenGateway = Callable[[], AbstractAsyncContextManager[Gateway]]
-RETRY_LATER = {502, 503}
+METHOD_NOT_ALLOWED = 405
+RETRY_LATER = {429, 502, 503}
 
 
 def build_app(open_gateway: OpenGateway, scrape: Scrape) -> Starlette:
@@ -112,11 +113,16 @@ async def _tinybrain_error(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # how Starlette's types see handlers
-    failure = NotFound(f"{request.method} {request.url.path[:200]} does not exist. See GET /.")
+    failure = NotFound(
+        f"{request.method} {request.url.path[:200]} does not exist. See GET /.",
+        code="method_not_allowed" if error.status_code == METHOD_NOT_ALLOWED else None,
+    )
     return JSONResponse(failure.body(), status_code=error.status_code, headers=error.headers)
 
 
 async def _unexpected_error(_request: Request, error: Exception) -> Response:
     log.error("a request failed unexpectedly", exc_info=error)
-    failure = TinyBrainError("The service failed on this request. Nothing is charged; ask again.")
+    failure = TinyBrainError(
+        "The service failed on this request. Nothing is charged for an answer that was not sent."
+    )
     return JSONResponse(failure.body(), status_code=failure.status)

@@ -197,7 +197,8 @@ async def _settle_first(
     if outcome.state is PaymentState.DEBT:
         await gateway.ledger.withheld(outcome.payment_id)
         raise PaymentRequired(
-            f"The payment could not be collected: {outcome.note}. Sign a new one.",
+            f"The payment could not be collected: {outcome.note}. The answer is withheld; sign a "
+            "new payment.",
             code="payment_failed",
         )
     if outcome.state is not PaymentState.SETTLED:

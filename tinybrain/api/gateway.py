@@ -24,7 +24,7 @@ from tinybrain.errors import (
     TinyBrainError,
     Unauthorized,
 )
-from tinybrain.payments.ledger import AnswerRecord, Ledger, NewAnswer, NewPayment
+from tinybrain.payments.ledger import AnswerRecord, Charge, Ledger, NewAnswer, NewPayment
 from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.settlement import Outcome
@@ -98,6 +98,7 @@ class Gateway:
             Unauthorized: The API key is wrong.
             PaymentRequired, InvalidRequest: There is no payment, or it does not pay for this.
             PaymentConflict: The payment already buys an answer.
+            TooManyUnsettled: The payer has too many answers not paid for yet.
             PaymentServiceError, LedgerUnavailable: It could not be checked or claimed.
         """
         answer_id = f"ans_{uuid.uuid4().hex}"
@@ -143,18 +144,20 @@ class Gateway:
                     progress.note(event)
                     yield event
                     progress.delivered = request.stream and progress.ttft_ms is not None
-        except (asyncio.CancelledError, GeneratorExit):
-            # A caller who leaves after the first token has bought the answer: what was sent
-            # cannot be unread. One who leaves before it owes nothing.
-            record = progress.record("aborted", "the caller left")
-            await self._finish(admission, record, charge=progress.delivered)
+        except (asyncio.CancelledError, GeneratorExit, _SlowCaller) as error:
+            # What was sent cannot be unread, and what was bought cannot be given back: a caller
+            # who leaves after either has bought the answer. One who leaves before owes nothing.
+            record = progress.record("aborted", str(error) or "the caller left")
+            charge = Charge.YES if progress.delivered else Charge.IF_BOUGHT
+            await self._finish(admission, record, charge)
             raise
         except Exception as error:
             failure = _as_failure(error)
-            await self._finish(admission, progress.record("failed", failure.message), charge=False)
+            record = progress.record("failed", failure.message)
+            await self._finish(admission, record, Charge.NO)
             raise failure from error
         record = progress.record("completed")
-        await self._finish(admission, record, charge=True)
+        await self._finish(admission, record, Charge.YES)
         yield Receipt(admission.answer_id, self._receipt(request, admission, record))
 
     def settle_soon(self, answer_id: str) -> None:
@@ -189,28 +192,28 @@ class Gateway:
         self, events: AsyncIterator[AnswerEvent], admission: Admission
     ) -> AsyncGenerator[AnswerEvent, None]:
         loop = asyncio.get_running_loop()
-        elapsed = time.perf_counter() - admission.started
-        deadline = loop.time() + self.settings.answer_timeout_s - elapsed
+        limit_s = self.settings.answer_timeout_s
+        deadline = loop.time() + limit_s - (time.perf_counter() - admission.started)
+        worked_s = 0.0
         async with aclosing(events) as open_events:  # type: ignore[type-var]
             while True:
+                asked = loop.time()
                 try:
                     async with asyncio.timeout_at(deadline):
                         event = await anext(open_events)
                 except StopAsyncIteration:
                     return
                 except TimeoutError:
-                    raise AnswerFailed(
-                        f"The answer took longer than {self.settings.answer_timeout_s:.0f} "
-                        "seconds and was given up. Nothing is charged; ask for fewer tokens.",
-                        code="timeout",
-                    ) from None
+                    worked_s += loop.time() - asked
+                    raise _overrun(limit_s, worked_s) from None
+                worked_s += loop.time() - asked
                 yield event
 
-    async def _finish(self, admission: Admission, record: AnswerRecord, *, charge: bool) -> None:
+    async def _finish(self, admission: Admission, record: AnswerRecord, charge: Charge) -> None:
         """Record the end in a task of its own: the one that asks may be cancelled meanwhile."""
-        await asyncio.shield(self._spawn(self._record(admission, record, charge=charge)))
+        await asyncio.shield(self._spawn(self._record(admission, record, charge)))
 
-    async def _record(self, admission: Admission, record: AnswerRecord, *, charge: bool) -> None:
+    async def _record(self, admission: Admission, record: AnswerRecord, charge: Charge) -> None:
         await self.ledger.finish(admission.answer_id, record, charge=charge)
         self.metrics.answer(
             model=record.answered_by or "none",
@@ -309,6 +312,20 @@ class _Progress:
 
     def _elapsed_ms(self) -> float:
         return round((time.perf_counter() - self._started) * 1000, 3)
+
+
+class _SlowCaller(AnswerFailed):
+    """The time of an answer ran out because its caller did not read."""
+
+
+def _overrun(limit_s: float, worked_s: float) -> AnswerFailed:
+    if worked_s < limit_s / 2:
+        return _SlowCaller("The answer was not read in time and is charged.", code="timeout")
+    return AnswerFailed(
+        f"The answer took longer than {limit_s:.0f} seconds and was given up. Nothing is charged; "
+        "ask for fewer tokens.",
+        code="timeout",
+    )
 
 
 def _as_failure(error: Exception) -> TinyBrainError:

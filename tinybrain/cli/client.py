@@ -66,6 +66,7 @@ class Asker:
             async with self._http.stream(
                 "POST", f"{self._url}/v1/chat/completions", json=body
             ) as response:
+                answer_id = response.headers.get("X-TinyBrain-Receipt", "")
                 if not response.is_success:
                     raise _refusal(response.status_code, await response.aread())
                 async for chunk in _chunks(response):
@@ -76,7 +77,10 @@ class Asker:
                 "`make run`, or name another with --url."
             ) from error
         if not answer.receipt:
-            raise AnswerFailed("The stream ended without its last event. Nothing is charged.")
+            raise AnswerFailed(
+                "The stream ended without its last event. What became of the payment is told at "
+                f"{self._url}/v1/receipts/{answer_id}."
+            )
         yield "", answer
 
     async def settled_receipt(self, answer_id: str) -> dict[str, Any]:

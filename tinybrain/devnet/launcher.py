@@ -89,12 +89,11 @@ def _start_app(devnet: Devnet, http_port: int, command: Sequence[str] | None) ->
     url = f"http://127.0.0.1:{http_port}"
     return ChildProcess(
         "The application",
-        command or _serve_command(devnet.folder, http_port),
+        command or _serve_command(devnet, http_port),
         log=devnet.folder / "app.log",
         ready=partial(answers, f"{url}/health"),
         environment={
             **devnet.environment(),
-            "TINYBRAIN_PUBLIC_URL": url,
             # Else Ray writes a token into the home folder, and serve and its cluster must share it.
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -102,13 +101,26 @@ def _start_app(devnet: Devnet, http_port: int, command: Sequence[str] | None) ->
     )
 
 
-def _serve_command(folder: Path, http_port: int) -> list[str]:
-    """Ray Serve's command, with the port written into a copy of its configuration."""
+def _serve_command(devnet: Devnet, http_port: int) -> list[str]:
+    """Ray Serve's command, with the port and the devnet's settings in a copy of its configuration.
+
+    As arguments they win over the user's own `.env`, which may name a real network's keys.
+    """
     if not SERVE_CONFIG.exists():
         raise ConfigError(f"{SERVE_CONFIG} is missing here: start from the folder that has it.")
     config: dict[str, Any] = yaml.safe_load(SERVE_CONFIG.read_text())
     config.setdefault("http_options", {})["port"] = http_port
-    copy = folder / SERVE_CONFIG.name
+    names = {
+        name.removeprefix("TINYBRAIN_").lower(): value
+        for name, value in devnet.environment().items()
+    }
+    (application,) = config["applications"]
+    application["args"] = names | {
+        "public_url": f"http://127.0.0.1:{http_port}",
+        "upstream_api_key": None,
+    }
+    copy = devnet.folder / SERVE_CONFIG.name
+    copy.touch(mode=0o600)  # it holds the throwaway keys
     copy.write_text(yaml.safe_dump(config))
     return [sys.executable, "-m", "ray.serve.scripts", "run", str(copy)]
 

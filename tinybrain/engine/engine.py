@@ -30,6 +30,11 @@ class Engine:
         self._thread.start()
 
     @property
+    def alive(self) -> bool:
+        """Whether requests can still be answered."""
+        return self._thread.is_alive()
+
+    @property
     def free_slots(self) -> int:
         """How many more requests can run at once."""
         return self._runner.free_slots

@@ -5,6 +5,7 @@ lost answer is asked for again with the same signature, and what stays unknown k
 reservation until the chain has been asked (`settlement.py`).
 """
 
+import asyncio
 import logging
 from typing import Any
 
@@ -29,7 +30,8 @@ from tinybrain.usdc import Usdc, format_usdc
 
 log = logging.getLogger(__name__)
 
-RETRIED_STATUSES = {502, 503, 504}
+RESENT_STATUSES = {409, 502, 503, 504}  # 409: a seller that still works on the lost request
+RESEND_PAUSES_S = (0.5, 2.0)
 MAX_CHALLENGE_BYTES = 65_536
 LONGEST_WINDOW_S = 3_600  # a seller may not ask for signatures that stay valid longer
 
@@ -166,14 +168,16 @@ class PayingTransport(httpx.AsyncBaseTransport):
             content=request.content,
             extensions=request.extensions,
         )
-        try:
-            response = await self._inner.handle_async_request(paid_request)
-        except httpx.TransportError:
-            log.info("a paid answer was lost; asking again with the same signature")
-        else:
-            if response.status_code not in RETRIED_STATUSES:
-                return response
-            await response.aclose()
+        for pause_s in RESEND_PAUSES_S:
+            try:
+                response = await self._inner.handle_async_request(paid_request)
+            except httpx.TransportError:
+                log.info("a paid answer was lost; asking again with the same signature")
+            else:
+                if response.status_code not in RESENT_STATUSES:
+                    return response
+                await response.aclose()
+            await asyncio.sleep(pause_s)
         return await self._inner.handle_async_request(paid_request)
 
     async def _receive(
@@ -184,11 +188,22 @@ class PayingTransport(httpx.AsyncBaseTransport):
             # and the chain has been asked.
             return response
         transaction = _transaction(response.headers.get("PAYMENT-RESPONSE"))
-        await self._ledger.paid(purchase_id, transaction=transaction)
-        self._metrics.spend(cost, provider)
+        if transaction is not None:
+            await self._note_paid(response, purchase_id, transaction)
+            self._metrics.spend(cost, provider)
+        # Without a receipt the reservation stands until the chain has told (`settlement.py`).
         response.extensions["tinybrain_cost"] = cost
         response.extensions["tinybrain_transaction"] = transaction
         return response
+
+    async def _note_paid(
+        self, response: httpx.Response, purchase_id: int, transaction: str
+    ) -> None:
+        try:
+            await self._ledger.paid(purchase_id, transaction=transaction)
+        except BaseException:
+            await response.aclose()
+            raise
 
 
 def _not_allowed(what: str) -> UpstreamError:
@@ -211,9 +226,11 @@ def _quote(header: str | None) -> Challenge:
 
 
 def _transaction(header: str | None) -> str | None:
+    """The hash that a receipt of success names."""
     if header is None:
         return None
     try:
-        return decode_payment_response_header(header).transaction or None
+        receipt = decode_payment_response_header(header)
     except (ValueError, RecursionError):
         return None
+    return receipt.transaction if receipt.success and receipt.transaction else None

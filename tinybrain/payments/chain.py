@@ -1,7 +1,7 @@
 """What the chain knows of an EIP-3009 authorization. Reads only.
 
-`authorizationState` alone cannot tell used from cancelled, so the AuthorizationUsed event is
-looked up first. It names payer and nonce only, and a payer can sign a nonce twice: whether this
+`authorizationState` cannot tell used from cancelled; the AuthorizationUsed event can. It names
+payer and nonce only, and a payer can sign a nonce twice: whether this
 authorization was the one used, the Transfer that the token emits right after it tells.
 Source: EIP-3009.
 """
@@ -12,6 +12,7 @@ from enum import Enum
 from typing import NamedTuple, TypeVar
 
 import requests
+from eth_typing import BlockNumber
 from web3 import HTTPProvider, Web3
 from web3.exceptions import Web3Exception
 from web3.types import LogReceipt
@@ -20,8 +21,17 @@ from tinybrain.errors import PaymentServiceError
 
 T = TypeVar("T")
 
+USED, CANCELED, TRANSFER = (
+    Web3.to_hex(Web3.keccak(text=signature))
+    for signature in (
+        "AuthorizationUsed(address,bytes32)",
+        "AuthorizationCanceled(address,bytes32)",
+        "Transfer(address,address,uint256)",
+    )
+)
+"""The events' first topics."""
+
 RPC_TIMEOUT_S = 10
-LOOKBACK_BLOCKS = 5_000  # at Base's two seconds a block: nearly three hours, within RPC limits
 ABI = [
     {
         "type": "function",
@@ -65,14 +75,19 @@ class Chain:
         self._token = self._web3.eth.contract(address=self._asset, abi=ABI)
 
     async def authorization_use(
-        self, payer: str, nonce: str, *, pay_to: str, amount: int
+        self, payer: str, nonce: str, *, pay_to: str, amount: int, since: int, until: int
     ) -> AuthorizationUse:
         """Look up one authorization to move `amount` atomic units to `pay_to`.
+
+        Its use is looked for between the Unix seconds `since` and `until`: an authorization
+        cannot be used after it expired.
 
         Raises:
             PaymentServiceError: The chain could not be asked.
         """
-        return await self._ask(lambda: self._authorization_use(payer, nonce, pay_to, amount))
+        return await self._ask(
+            lambda: self._authorization_use(payer, nonce, pay_to, amount, since, until)
+        )
 
     async def chain_id(self) -> int:
         """The chain's number, the N of eip155:N."""
@@ -89,28 +104,45 @@ class Chain:
         return int(await self._ask(lambda: self._web3.eth.get_balance(checksummed)))
 
     def _authorization_use(
-        self, payer: str, nonce: str, pay_to: str, amount: int
+        self, payer: str, nonce: str, pay_to: str, amount: int, since: int, until: int
     ) -> AuthorizationUse:
-        newest = self._web3.eth.block_number
+        spent = self._token.functions.authorizationState(
+            Web3.to_checksum_address(payer), bytes.fromhex(nonce.removeprefix("0x"))
+        ).call()
+        if not spent:
+            return AuthorizationUse(Use.UNUSED)
         logs = self._web3.eth.get_logs(
             {
                 "address": self._asset,
-                "fromBlock": max(0, newest - LOOKBACK_BLOCKS),
-                "toBlock": "latest",
-                "topics": [_event("AuthorizationUsed(address,bytes32)"), _word(payer), nonce],
+                "fromBlock": self._first_block_at(since),
+                "toBlock": self._first_block_at(until),
+                "topics": [[USED, CANCELED], _word(payer), nonce],
             }
         )
-        if logs and self._is_followed_by_transfer(logs[0], payer, pay_to, amount):
+        if not logs:
+            # Another node, or a moment too early: no log proves nothing.
+            raise PaymentServiceError("The chain does not show yet how it was used. Try again.")
+        if self._is_followed_by_transfer(logs[0], payer, pay_to, amount):
             return AuthorizationUse(Use.TRANSFERRED, logs[0]["transactionHash"].to_0x_hex())
-        used = self._token.functions.authorizationState(
-            Web3.to_checksum_address(payer), bytes.fromhex(nonce.removeprefix("0x"))
-        ).call()
-        return AuthorizationUse(Use.CANCELLED if used else Use.UNUSED)
+        return AuthorizationUse(Use.CANCELLED)
+
+    def _first_block_at(self, time_s: int) -> BlockNumber:
+        """The first block not older than `time_s`, or the newest: providers bound log ranges."""
+        low, high = 0, self._web3.eth.block_number
+        while low < high:
+            middle = (low + high) // 2
+            if self._web3.eth.get_block(BlockNumber(middle))["timestamp"] < time_s:
+                low = middle + 1
+            else:
+                high = BlockNumber(middle)
+        return BlockNumber(low)
 
     def _is_followed_by_transfer(
         self, used: LogReceipt, payer: str, pay_to: str, amount: int
     ) -> bool:
-        wanted = [_event("Transfer(address,address,uint256)"), _word(payer), _word(pay_to)]
+        if used["topics"][0].to_0x_hex() != USED:
+            return False
+        wanted = [TRANSFER, _word(payer), _word(pay_to)]
         receipt = self._web3.eth.get_transaction_receipt(used["transactionHash"])
         return any(
             log["logIndex"] == used["logIndex"] + 1
@@ -127,10 +159,6 @@ class Chain:
             raise PaymentServiceError(
                 f"The chain could not be asked ({type(error).__name__}). Try again."
             ) from error
-
-
-def _event(signature: str) -> str:
-    return Web3.to_hex(Web3.keccak(text=signature))
 
 
 def _word(address: str) -> str:

@@ -9,13 +9,13 @@ transaction; one that does not find its row in the expected state raises Illegal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tinybrain.errors import BudgetExceeded, PaymentConflict, TinyBrainError
+from tinybrain.errors import BudgetExceeded, PaymentConflict, TinyBrainError, TooManyUnsettled
 from tinybrain.payments.database import Database
 from tinybrain.payments.schema import answers, payments, purchases
 from tinybrain.usdc import Usdc, format_usdc
@@ -35,12 +35,29 @@ class PaymentState(StrEnum):
     DEBT = "debt"
 
 
+UNSETTLED = (
+    PaymentState.CLAIMED,
+    PaymentState.SERVED,
+    PaymentState.SETTLING,
+    PaymentState.DEBT,
+)
+"""The states in which an answer is or will be delivered and its money has not arrived."""
+
+
 class PurchaseState(StrEnum):
     """Where a purchase upstream stands."""
 
     RESERVED = "reserved"
     PAID = "paid"
     RELEASED = "released"
+
+
+class Charge(Enum):
+    """Whether an answer that ended is charged."""
+
+    YES = "yes"
+    NO = "no"
+    IF_BOUGHT = "if bought"  # only if money was spent on it upstream
 
 
 class IllegalTransition(TinyBrainError):
@@ -108,11 +125,21 @@ class NewPurchase:
 
 
 class Ledger:
-    """The money's record. `clock` tells Unix seconds."""
+    """The money's record.
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    `clock` tells Unix seconds; `most_unsettled` bounds a payer's answers that are not paid for yet.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], float] = time.time,
+        most_unsettled: int = 8,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._most_unsettled = most_unsettled
 
     async def ping(self) -> None:
         """Prove that the ledger can be read.
@@ -134,16 +161,18 @@ class Ledger:
 
         Raises:
             PaymentConflict: The authorization is claimed, or already bought an answer.
+            TooManyUnsettled: The payer has as many answers not paid for yet as are allowed.
         """
         now = self.now_ms()
         async with self._database.write() as connection:
             await connection.execute(
                 insert(answers).values(
-                    **asdict(answer), created_ms=now, outcome="running", cost=0, fallback=False
+                    **asdict(answer), created_ms=now, outcome="running", fallback=False
                 )
             )
             if payment is not None:
                 await _claim(connection, payment, answer.id, now)
+                await _bound_exposure(connection, payment.payer, self._most_unsettled)
 
     async def require_unused(self, payment: NewPayment) -> None:
         """Refuse an authorization seen before, so that it is not verified again.
@@ -154,9 +183,9 @@ class Ledger:
         async with self._database.read() as connection:
             row = (await connection.execute(select(payments).where(_same(payment)))).first()
         if row is not None and row.state != PaymentState.RELEASED:
-            raise _conflict(row)
+            raise _conflict(row, payment)
 
-    async def finish(self, answer_id: str, record: AnswerRecord, *, charge: bool) -> None:
+    async def finish(self, answer_id: str, record: AnswerRecord, *, charge: Charge) -> None:
         """Record how an answer ended; its payment becomes `served` or `released`.
 
         Called before the last byte is sent, so that nothing is delivered without a record.
@@ -167,18 +196,17 @@ class Ledger:
         """
         now = self.now_ms()
         async with self._database.write() as connection:
-            spent = select(func.coalesce(func.sum(purchases.c.amount), 0)).where(
-                purchases.c.answer_id == answer_id,
-                purchases.c.state != PurchaseState.RELEASED,
-            )
             changed = await connection.execute(
                 update(answers)
                 .where(answers.c.id == answer_id, answers.c.outcome == "running")
-                .values(**asdict(record), cost=spent.scalar_subquery())
+                .values(**asdict(record))
             )
             if changed.rowcount != 1:
                 raise IllegalTransition(f"Answer {answer_id} has ended already.")
-            state = PaymentState.SERVED if charge else PaymentState.RELEASED
+            charged = charge is Charge.YES or (
+                charge is Charge.IF_BOUGHT and await _was_bought(connection, answer_id)
+            )
+            state = PaymentState.SERVED if charged else PaymentState.RELEASED
             await connection.execute(
                 update(payments)
                 .where(payments.c.answer_id == answer_id, payments.c.state == PaymentState.CLAIMED)
@@ -360,13 +388,13 @@ class Ledger:
         """Reserved → released: no money moved, and none can any more."""
         await self._reserved_becomes(purchase_id, PurchaseState.RELEASED, note=note[:300])
 
-    async def unresolved_purchases(self) -> Sequence[Row[Any]]:
-        """Signed but unconfirmed purchases whose authorization has expired."""
+    async def unresolved_purchases(self, *, expired_for_s: float) -> Sequence[Row[Any]]:
+        """Signed but unconfirmed purchases whose authorization expired that long ago."""
         async with self._database.read() as connection:
             result = await connection.execute(
                 select(purchases).where(
                     purchases.c.state == PurchaseState.RESERVED,
-                    purchases.c.valid_before < self.now_ms() // 1000,
+                    purchases.c.valid_before < self._clock() - expired_for_s,
                 )
             )
             return result.all()
@@ -435,11 +463,31 @@ async def _claim(
             update(payments).where(payments.c.id == row.id).values(**asdict(payment), **fresh)
         )
     else:
-        raise _conflict(row)
+        raise _conflict(row, payment)
 
 
-def _conflict(row: Row[Any]) -> PaymentConflict:
-    return PaymentConflict(
-        f"This payment authorization is already used (answer {row.answer_id}, {row.state}). Sign "
-        f"a new one for a new answer; the receipt is at /v1/receipts/{row.answer_id}."
+async def _bound_exposure(connection: AsyncConnection, payer: str, most: int) -> None:
+    """A balance is verified for one payment at a time; this bounds what several can owe."""
+    unsettled = select(func.count()).where(
+        payments.c.payer == payer, payments.c.state.in_(UNSETTLED)
     )
+    if (await connection.scalar(unsettled) or 0) > most:
+        raise TooManyUnsettled(
+            f"This wallet has {most} answers that are not paid for yet (under way, being settled, "
+            "or owed). Wait until they are settled; an answer that is owed must be paid first."
+        )
+
+
+async def _was_bought(connection: AsyncConnection, answer_id: str) -> bool:
+    bought = select(purchases.c.id).where(
+        purchases.c.answer_id == answer_id, purchases.c.state != PurchaseState.RELEASED
+    )
+    return (await connection.execute(bought)).first() is not None
+
+
+def _conflict(row: Row[Any], payment: NewPayment) -> PaymentConflict:
+    message = "This payment authorization is already used. Sign a new one for a new answer."
+    # Payer and nonce are public once on the chain; only the signature shows who asks.
+    if row.payload == payment.payload:
+        message += f" The receipt of what it bought is at /v1/receipts/{row.answer_id}."
+    return PaymentConflict(message)

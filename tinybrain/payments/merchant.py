@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from eth_account import Account
+from eth_account.messages import encode_typed_data
+from eth_keys.exceptions import BadSignature
 from pydantic import BaseModel, Field, ValidationError
 from x402.http.utils import encode_payment_required_header, encode_payment_response_header
 from x402.schemas import (
@@ -34,6 +37,17 @@ from tinybrain.usdc import Usdc, format_usdc
 MAX_HEADER_CHARS = 16_384
 CLOCK_SKEW_S = 600  # stock clients backdate validAfter by this much; forward dating is capped by it
 X402_VERSION = 2
+AUTHORIZATION_TYPES = {
+    "TransferWithAuthorization": [
+        {"name": "from", "type": "address"},
+        {"name": "to", "type": "address"},
+        {"name": "value", "type": "uint256"},
+        {"name": "validAfter", "type": "uint256"},
+        {"name": "validBefore", "type": "uint256"},
+        {"name": "nonce", "type": "bytes32"},
+    ]
+}
+"""EIP-712 types of EIP-3009's transferWithAuthorization."""
 HINT = (
     "Use an x402 client (Python: x402, TypeScript: @x402/fetch, shell: tinybrain ask), or read "
     "the PAYMENT-REQUIRED header, sign it, and send the request again with PAYMENT-SIGNATURE."
@@ -51,7 +65,7 @@ class _Authorization(BaseModel):
 
 class _Exact(BaseModel):
     authorization: _Authorization
-    signature: str = Field(pattern=r"^0x[0-9a-fA-F]{2,4096}$")
+    signature: str = Field(pattern=r"^0x[0-9a-fA-F]{130}$")
 
 
 class Merchant:
@@ -71,6 +85,12 @@ class Merchant:
         self._clock = clock
         self._public_url = settings.public_url
         self._least_s = settings.answer_timeout_s + SETTLE_MARGIN_S
+        self._domain = {
+            "name": token.name,
+            "version": token.version,
+            "chainId": int(settings.network.partition(":")[2]),
+            "verifyingContract": token.address,
+        }
         self.price: Usdc = settings.price
         self.requirements = PaymentRequirements(
             scheme="exact",
@@ -110,6 +130,7 @@ class Merchant:
         payload, exact = _decode(header)
         self._check_terms(payload, exact.authorization)
         self._check_window(exact.authorization)
+        self._check_signer(exact)
         verdict = await self._facilitator.verify(payload, self.requirements)
         if not verdict.is_valid:
             raise _refused(verdict.invalid_reason or "unknown reason")
@@ -157,6 +178,25 @@ class Merchant:
                 "of the PAYMENT-REQUIRED header.",
                 code="payment_invalid",
             )
+
+    def _check_signer(self, exact: _Exact) -> None:
+        """The payer's own key must have signed: a contract's word can change before settlement."""
+        authorization = exact.authorization
+        message = {
+            "from": authorization.payer,
+            "to": authorization.to,
+            "value": authorization.value,
+            "validAfter": authorization.valid_after,
+            "validBefore": authorization.valid_before,
+            "nonce": bytes.fromhex(authorization.nonce[2:]),
+        }
+        signable = encode_typed_data(self._domain, AUTHORIZATION_TYPES, message)
+        try:
+            signer = Account.recover_message(signable, signature=exact.signature)
+        except (BadSignature, ValueError):
+            signer = ""
+        if signer.lower() != authorization.payer.lower():
+            raise _refused("signature")
 
     def _check_window(self, authorization: _Authorization) -> None:
         now = self._clock()

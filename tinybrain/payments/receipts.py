@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping, func, select
 
 from tinybrain.payments.database import Database
 from tinybrain.payments.schema import answers, payments, purchases
@@ -48,6 +48,7 @@ class Receipts:
             )
         return {
             **answer,
+            "cost": sum(row["amount"] for row in bought if row["state"] != "released"),
             "payment": _pick(
                 paid,
                 "state",
@@ -83,25 +84,27 @@ class Receipts:
             )
             states = (
                 await connection.execute(
-                    select(payments.c.state, payments.c.amount).where(
-                        payments.c.claimed_ms >= since_ms
-                    )
+                    select(payments.c.state, func.count(), func.sum(payments.c.amount))
+                    .where(payments.c.claimed_ms >= since_ms)
+                    .group_by(payments.c.state)
                 )
             ).all()
+            cost = await connection.scalar(
+                select(func.coalesce(func.sum(purchases.c.amount), 0)).where(
+                    purchases.c.created_ms >= since_ms, purchases.c.state != "released"
+                )
+            )
         completed = [row for row in rows if row["outcome"] == "completed"]
-        payment_states: dict[str, dict[str, int]] = {}
-        for state, amount in states:
-            entry = payment_states.setdefault(state, {"count": 0, "amount": 0})
-            entry["count"] += 1
-            entry["amount"] += amount
         return {
             "answers": _count(rows, "outcome"),
             "answered_by": _count(completed, "answered_by"),
             "escalations": _count(
                 (row for row in completed if row["reason"] not in (None, "none")), "reason"
             ),
-            "cost": sum(row["cost"] for row in rows),
-            "payments": payment_states,
+            "cost": cost,
+            "payments": {
+                state: {"count": count, "amount": amount} for state, count, amount in states
+            },
             "latency_ms": _latencies(completed),
         }
 

@@ -30,7 +30,6 @@ answers = Table(
     Column("outcome", String(16), nullable=False),  # running | completed | aborted | failed
     Column("error", String(300)),
     Column("price", BigInteger, nullable=False),
-    Column("cost", BigInteger, nullable=False),
     Column("answered_by", String(16)),  # tinychat | upstream
     Column("model", String(200)),
     Column("reason", String(16)),  # why it was escalated, or "none"
@@ -71,6 +70,8 @@ payments = Table(
     UniqueConstraint("network", "asset", "payer", "nonce", name="one_answer_per_authorization"),
     Index("payments_by_state", "state", "due_ms"),
     Index("payments_by_answer", "answer_id"),
+    Index("payments_by_payer", "payer", "state"),
+    Index("payments_by_time", "claimed_ms"),
 )
 
 purchases = Table(

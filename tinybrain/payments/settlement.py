@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
-CONCURRENCY = 8
+CONCURRENCY = 32  # each waits for a receipt, about one block
+CLOCK_MARGIN_S = 60  # the chain's clock may lag ours: until then it may still be mined
+LOOK_BACK_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +60,52 @@ class Settler:
         self._abandoned_after_s = answer_timeout_s + SETTLE_MARGIN_S
         self._clock = clock
         self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._under_way: dict[int, asyncio.Task[None]] = {}
 
     async def recover(self) -> None:
         """Once at start: take up what an earlier process left in the middle."""
         await self._ledger.reopen_settling()
 
     async def drain(self) -> int:
-        """Work on everything that is due; returns how many payments were looked at."""
-        await self._ledger.release_abandoned(older_than_s=self._abandoned_after_s)
-        await self._ledger.release_unsigned_purchases(older_than_s=self._abandoned_after_s)
+        """Work on every payment that is due; returns how many were looked at."""
         rows = await self._ledger.due_payments()
         results = await asyncio.gather(*map(self._work, rows), return_exceptions=True)
         for row, result in zip(rows, results, strict=True):
             if isinstance(result, BaseException):
-                log.error("payment %s could not be worked on: %r", row.id, result)
-        await self._resolve_purchases()
+                # Its text could carry the stored payload, and with it a signature.
+                log.error("payment %s could not be worked on: %s", row.id, type(result).__name__)
         return len(rows)
+
+    async def tidy(self) -> None:
+        """End what dead processes left behind, and find out what became of lost purchases."""
+        await self._ledger.release_abandoned(older_than_s=self._abandoned_after_s)
+        await self._ledger.release_unsigned_purchases(older_than_s=self._abandoned_after_s)
+        for row in await self._ledger.unresolved_purchases(expired_for_s=CLOCK_MARGIN_S):
+            try:
+                await self._resolve(row)
+            except PaymentServiceError as error:
+                log.warning("purchase %s stays unresolved: %s", row.id, error.message)
 
     async def settle_answer(self, answer_id: str) -> Outcome | None:
         """Settle the payment of one answer now; None if nothing was paid for it."""
         row = await self._ledger.payment_of(answer_id)
         if row is None:
             return None
-        if row.state == PaymentState.SERVED:
+        if row.state in (PaymentState.SERVED, PaymentState.SETTLING):
             await self._work(row)
             row = await self._ledger.payment_of(answer_id) or row
         return Outcome(row.id, PaymentState(row.state), row.transaction, row.note)
 
     async def _work(self, row: Row[Any]) -> None:
+        """Work on a payment, or wait for who does; the work goes on if the waiting is cancelled."""
+        task = self._under_way.get(row.id)
+        if task is None:
+            task = asyncio.create_task(self._work_alone(row))
+            self._under_way[row.id] = task
+            task.add_done_callback(lambda _: self._under_way.pop(row.id, None))
+        await asyncio.shield(task)
+
+    async def _work_alone(self, row: Row[Any]) -> None:
         async with self._slots:
             if row.state == PaymentState.SETTLING:
                 await self._look_up(row)
@@ -111,7 +131,7 @@ class Settler:
 
     async def _look_up(self, row: Row[Any], failure: str = "interrupted") -> None:
         try:
-            use = await self._use_of(row)
+            use = await self._use_of(row, row.claimed_ms)
         except PaymentServiceError as error:
             await self._retry(row, error.message)
             return
@@ -121,14 +141,19 @@ class Settler:
             await self._owed(
                 row, "the payer cancelled the authorization or spent its nonce elsewhere"
             )
-        elif row.valid_before <= self._clock():
+        elif row.valid_before + CLOCK_MARGIN_S <= self._clock():
             await self._owed(row, f"the authorization expired unsettled: {failure}")
         else:
             await self._retry(row, failure)
 
-    async def _use_of(self, row: Row[Any]) -> AuthorizationUse:
+    async def _use_of(self, row: Row[Any], since_ms: int) -> AuthorizationUse:
         return await self._chain.authorization_use(
-            row.payer, row.nonce, pay_to=row.pay_to, amount=row.amount
+            row.payer,
+            row.nonce,
+            pay_to=row.pay_to,
+            amount=row.amount,
+            since=since_ms // 1000 - LOOK_BACK_S,
+            until=row.valid_before,
         )
 
     async def _settled(self, row: Row[Any], transaction: str) -> None:
@@ -146,13 +171,10 @@ class Settler:
         await self._ledger.try_again(row.id, after_s=after, note=note)
         self._metrics.settlement("retry")
 
-    async def _resolve_purchases(self) -> None:
-        for row in await self._ledger.unresolved_purchases():
-            try:
-                use = await self._use_of(row)
-            except PaymentServiceError:
-                return
-            if use.use is Use.TRANSFERRED:
-                await self._ledger.paid(row.id, transaction=use.transaction)
-            else:
-                await self._ledger.release_purchase(row.id, note="expired unused")
+    async def _resolve(self, row: Row[Any]) -> None:
+        use = await self._use_of(row, row.created_ms)
+        if use.use is Use.TRANSFERRED:
+            await self._ledger.paid(row.id, transaction=use.transaction)
+            self._metrics.spend(row.amount, row.provider)
+        else:
+            await self._ledger.release_purchase(row.id, note="expired unused")

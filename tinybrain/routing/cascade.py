@@ -188,7 +188,7 @@ class Cascade:
         fallback: bool = False,
     ) -> AsyncGenerator[AnswerEvent, None]:
         async with self._open_local(question, course) as events:
-            prefilled = await anext(events, None)
+            prefilled = await self._first_local(events)
             if not isinstance(prefilled, Prefilled):
                 raise LocalModelError("TinyChat did not read the prompt.")
             if course.prefilled is None:
@@ -230,6 +230,15 @@ class Cascade:
             if not answered:
                 raise UpstreamError(f"{self._upstream.name} answered nothing.")
         yield _completed(event)
+
+    async def _first_local(self, events: AsyncIterator[LocalEvent]) -> LocalEvent | None:
+        try:
+            async with asyncio.timeout(self._first_event_timeout_s):
+                return await anext(events, None)
+        except TimeoutError:
+            raise LocalModelError(
+                f"TinyChat did not begin within {self._first_event_timeout_s:g} s."
+            ) from None
 
     async def _first_event(self, events: AsyncIterator[UpstreamEvent]) -> UpstreamEvent | None:
         try:

@@ -18,7 +18,6 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(length=16), nullable=False),
         sa.Column("error", sa.String(length=300), nullable=True),
         sa.Column("price", sa.BigInteger(), nullable=False),
-        sa.Column("cost", sa.BigInteger(), nullable=False),
         sa.Column("answered_by", sa.String(length=16), nullable=True),
         sa.Column("model", sa.String(length=200), nullable=True),
         sa.Column("reason", sa.String(length=16), nullable=True),
@@ -86,5 +85,7 @@ def upgrade() -> None:
             "network", "asset", "payer", "nonce", name="one_answer_per_authorization"
         ),
     )
+    op.create_index("payments_by_payer", "payments", ["payer", "state"], unique=False)
+    op.create_index("payments_by_time", "payments", ["claimed_ms"], unique=False)
     op.create_index("payments_by_answer", "payments", ["answer_id"], unique=False)
     op.create_index("payments_by_state", "payments", ["state", "due_ms"], unique=False)
