@@ -3,8 +3,9 @@
 import pytest
 
 from tinybrain.payments.database import Database
-from tinybrain.payments.ledger import Ledger, NewAnswer, NewPayment, NewPurchase
+from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.receipts import Receipts
+from tinybrain.payments.records import NewAnswer, NewPayment, NewPurchase
 
 
 class Clock:

@@ -6,14 +6,8 @@ import pytest
 
 from tinybrain.errors import BudgetExceeded, PaymentConflict, TooManyUnsettled
 from tinybrain.payments.database import Database
-from tinybrain.payments.ledger import (
-    DAY_MS,
-    SETTLING_LEASE_MS,
-    AnswerRecord,
-    Charge,
-    IllegalTransition,
-    Ledger,
-)
+from tinybrain.payments.ledger import DAY_MS, SETTLING_LEASE_MS, IllegalTransition, Ledger
+from tinybrain.payments.records import AnswerRecord, Charge
 
 COMPLETED = AnswerRecord(outcome="completed", answered_by="tinychat", model="tinychat")
 FAILED = AnswerRecord(outcome="failed", error="it broke")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tinybrain.payments.ledger import AnswerRecord, Charge
 from tinybrain.payments.receipts import percentile
+from tinybrain.payments.records import AnswerRecord, Charge
 
 
 async def test_a_receipt_tells_who_paid_and_what_it_cost(ledger, receipts, new_answer, new_payment):

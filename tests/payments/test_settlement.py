@@ -17,8 +17,8 @@ from tinybrain.devnet.token import MULTICALL3, mint
 from tinybrain.devnet.wallets import private_key
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.facilitators import HttpFacilitator, build_settler
-from tinybrain.payments.ledger import AnswerRecord, Charge
 from tinybrain.payments.merchant import Merchant, payload_of, requirements_of
+from tinybrain.payments.records import AnswerRecord, Charge
 from tinybrain.payments.schema import payments, purchases
 from tinybrain.payments.settlement import Settler
 from tinybrain.telemetry.metrics import Metrics

@@ -15,8 +15,8 @@ from tinybrain.api.requests import ChatRequest
 from tinybrain.api.sse import DONE, EventStream, event
 from tinybrain.chat import Prefilled
 from tinybrain.errors import PaymentRequired, TinyBrainError
-from tinybrain.payments.ledger import PaymentState
 from tinybrain.payments.merchant import response_header
+from tinybrain.payments.records import PaymentState
 from tinybrain.routing.events import AnswerEvent, Completed, Decision, Delta, ReasoningDelta
 
 SETTLE_WAIT_S = 8.0

@@ -24,9 +24,10 @@ from tinybrain.errors import (
     TinyBrainError,
     Unauthorized,
 )
-from tinybrain.payments.ledger import AnswerRecord, Charge, Ledger, NewAnswer, NewPayment
+from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.receipts import Receipts
+from tinybrain.payments.records import AnswerRecord, Charge, NewAnswer, NewPayment
 from tinybrain.payments.settlement import Outcome
 from tinybrain.routing.cascade import Cascade
 from tinybrain.routing.events import AnswerEvent, Completed, Decision, Delta, ReasoningDelta

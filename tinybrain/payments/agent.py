@@ -24,7 +24,8 @@ from x402.schemas import PaymentRequired as Challenge
 
 from tinybrain.config import Settings
 from tinybrain.errors import BudgetExceeded, UpstreamError
-from tinybrain.payments.ledger import Ledger, NewPurchase
+from tinybrain.payments.ledger import Ledger
+from tinybrain.payments.records import NewPurchase
 from tinybrain.telemetry.metrics import Metrics
 from tinybrain.usdc import Usdc, format_usdc
 

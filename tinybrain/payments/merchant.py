@@ -31,7 +31,7 @@ from x402.schemas import (
 from tinybrain.config import SETTLE_MARGIN_S, Settings
 from tinybrain.errors import InvalidRequest, PaymentRequired, RequestTooLarge
 from tinybrain.payments.facilitators import Facilitator
-from tinybrain.payments.ledger import NewPayment
+from tinybrain.payments.records import NewPayment
 from tinybrain.usdc import Usdc, format_usdc
 
 MAX_HEADER_CHARS = 16_384

@@ -17,8 +17,9 @@ from tinybrain.config import SETTLE_MARGIN_S
 from tinybrain.errors import PaymentServiceError
 from tinybrain.payments.chain import AuthorizationUse, Chain, Use
 from tinybrain.payments.facilitators import Facilitator
-from tinybrain.payments.ledger import Ledger, PaymentState
+from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.merchant import payload_of, requirements_of
+from tinybrain.payments.records import PaymentState
 from tinybrain.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
