@@ -9,7 +9,6 @@ from ray.serve.handle import DeploymentHandle
 from deployments.streams import batches, flatten
 from tinybrain.chat import LocalEvent, Message, Sampling
 from tinybrain.config import Settings
-from tinybrain.engine.tinychat import load_tinychat
 from tinybrain.errors import LocalModelError
 
 
@@ -17,6 +16,9 @@ class TinyChatReplica:
     """Holds the model; every request is a stream."""
 
     def __init__(self, settings: Settings) -> None:
+        # torch is heavy, and the ingress imports this module too
+        from tinybrain.engine.tinychat import load_tinychat  # noqa: PLC0415
+
         self._model = load_tinychat(
             checkpoint=settings.checkpoint,
             nanochat_base_dir=settings.nanochat_base_dir,

@@ -265,6 +265,16 @@ SETTLE_MARGIN_S = 30
 """Seconds an authorization must stay valid beyond the longest answer, so it can still settle."""
 
 
+SERVE_ENVIRONMENT = {
+    "RAY_ADDRESS": "local",  # a cluster of our own, whatever else runs on this machine
+    # Else Ray writes a token into the home folder, and serve and its cluster must share it.
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # measured in benchmarks/README.md
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""What Ray Serve should find in its environment on one machine."""
+
+
 def load_settings(**overrides: object) -> Settings:
     """Read the settings; `overrides` are field names and win over the environment.
 

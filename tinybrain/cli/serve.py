@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from tinybrain.config import load_settings
+from tinybrain.config import SERVE_ENVIRONMENT, load_settings
 from tinybrain.errors import ConfigError
 
 
 def serve_forever(config: Path) -> NoReturn:
-    """Become `serve run`.
+    """Become `serve run`; what the environment says of Ray wins over our defaults.
 
     Raises:
         ConfigError: A setting is missing or wrong, or there is no such file.
@@ -22,4 +22,4 @@ def serve_forever(config: Path) -> NoReturn:
         raise ConfigError(f"{config} does not exist. Name Ray Serve's configuration file.")
     load_settings().require_serving()
     command = [sys.executable, "-m", "ray.serve.scripts", "run", str(config)]
-    os.execv(sys.executable, command)  # noqa: S606  # our own interpreter
+    os.execve(sys.executable, command, SERVE_ENVIRONMENT | os.environ)  # noqa: S606

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml  # type: ignore[import-untyped]  # comes with ray[serve], without types
 from rich.console import Console
 
-from tinybrain.config import load_settings
+from tinybrain.config import SERVE_ENVIRONMENT, load_settings
 from tinybrain.devnet.chain import NETWORK
 from tinybrain.devnet.processes import (
     ChildProcess,
@@ -94,9 +94,7 @@ def _start_app(devnet: Devnet, http_port: int, command: Sequence[str] | None) ->
         ready=partial(answers, f"{url}/health"),
         environment={
             **devnet.environment(),
-            # Else Ray writes a token into the home folder, and serve and its cluster must share it.
-            "RAY_AUTH_MODE": "disabled",
-            "RAY_USAGE_STATS_ENABLED": "0",
+            **SERVE_ENVIRONMENT,
         },
     )
 

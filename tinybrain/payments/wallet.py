@@ -22,7 +22,8 @@ from x402.mechanisms.evm.signers import FacilitatorWeb3Signer
 from x402.mechanisms.evm.types import TransactionReceipt
 
 RPC_TIMEOUT_S = 10
-RECEIPT_POLL_S = 0.1
+FIRST_POLL_S = 0.01  # a local chain mines at once
+LONGEST_POLL_S = 0.5  # a block on Base takes two seconds
 REPLACE_AFTER_S = 15.0
 """A transaction unmined for this long is sent again with higher fees; several blocks on Base."""
 
@@ -42,6 +43,9 @@ class RpcProvider(HTTPProvider):
             exception_retry_configuration=ExceptionRetryConfiguration(
                 errors=(requests.ConnectionError,), retries=2
             ),
+            # web3 asks for it before every call; it never changes.
+            cache_allowed_requests=True,
+            cacheable_requests={RPCEndpoint("eth_chainId")},
         )
         self._calling = threading.local()
 
@@ -128,6 +132,7 @@ class HotWallet(FacilitatorWeb3Signer):
         """
         deadline = time.monotonic() + self._confirmation_timeout_seconds
         nonce = self._nonce_of(tx_hash)
+        pause_s = FIRST_POLL_S
         while True:
             if receipt := self._receipt(tx_hash, nonce):
                 return receipt
@@ -136,7 +141,8 @@ class HotWallet(FacilitatorWeb3Signer):
                 raise TimeExhausted(f"Transaction {tx_hash} is not mined yet.")
             if nonce is not None:
                 self._replace(nonce, older_than_s=REPLACE_AFTER_S)
-            time.sleep(RECEIPT_POLL_S)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_POLL_S)
 
     def replace_stuck(self, *, older_than_s: float = REPLACE_AFTER_S) -> list[str]:
         """Send every transaction that is unmined for so long again, with fees 12.5 % higher.

@@ -1,0 +1,86 @@
+"""The gateway without Ray: the library's parts in one process under uvicorn.
+
+`python benchmarks/library_gateway.py PORT`, settings from the environment. The floor that Ray
+Serve's share is measured against; only the upstream answers, there is no small model.
+"""
+
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import httpx
+from prometheus_client import CollectorRegistry, generate_latest
+
+from tinybrain.api.app import build_app
+from tinybrain.api.gateway import Gateway
+from tinybrain.chat import LocalEvent, Message, Sampling
+from tinybrain.config import Settings, load_settings
+from tinybrain.devnet.http_server import serve
+from tinybrain.errors import LocalModelError
+from tinybrain.payments.chain import Chain
+from tinybrain.payments.database import Database
+from tinybrain.payments.facilitators import build_settler, build_verifier
+from tinybrain.payments.ledger import Ledger
+from tinybrain.payments.merchant import Merchant
+from tinybrain.payments.receipts import Receipts
+from tinybrain.payments.settlement import Settler
+from tinybrain.routing.cascade import Cascade
+from tinybrain.routing.gate import Gate
+from tinybrain.routing.rules import Rules
+from tinybrain.telemetry.metrics import Metrics
+from tinybrain.telemetry.prometheus import PrometheusMeters
+from tinybrain.upstreams.factory import build_upstream
+
+
+class _NoLocalModel:
+    name = "none"
+
+    async def generate(
+        self, _messages: Sequence[Message], _sampling: Sampling
+    ) -> AsyncGenerator[LocalEvent, None]:
+        raise LocalModelError("Only the upstream answers here.")
+        yield
+
+
+def main(settings: Settings, *, port: int) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(PrometheusMeters(registry))
+
+    @asynccontextmanager
+    async def open_gateway() -> AsyncIterator[Gateway]:
+        database = await Database.open(settings.ledger)
+        ledger = Ledger(database)
+        verifier, settling = build_verifier(settings), build_settler(settings)
+        chain = Chain(settings.rpc, settings.token.address)
+        settler = Settler(
+            ledger, settling, chain, metrics, answer_timeout_s=settings.answer_timeout_s
+        )
+        async with httpx.AsyncClient() as client:
+            gateway = Gateway(
+                settings,
+                ledger=ledger,
+                receipts=Receipts(database),
+                merchant=Merchant(settings, verifier),
+                cascade=Cascade(
+                    _NoLocalModel(),
+                    build_upstream(settings, client),
+                    rules=Rules(),
+                    gate=Gate(settings.min_confidence, settings.hold_back_tokens),
+                ),
+                settle=settler.settle_answer,
+                metrics=metrics,
+            )
+            yield gateway
+            await gateway.close()
+        await verifier.aclose()
+        await settling.aclose()
+        await database.close()
+
+    async def scrape() -> str:
+        return generate_latest(registry).decode()
+
+    serve(build_app(open_gateway, scrape), port=port)
+
+
+if __name__ == "__main__":
+    main(load_settings().require_serving(), port=int(sys.argv[1]))
