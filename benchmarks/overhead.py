@@ -26,6 +26,7 @@ from eth_account.signers.local import LocalAccount
 from latency import Row, Sample, markdown, overhead, payment_steps
 from mock_model import MODEL
 
+from tinybrain.config import SERVE_ENVIRONMENT
 from tinybrain.devnet.processes import (
     ChildProcess,
     adopt_orphans,
@@ -97,9 +98,7 @@ class World:
             "TINYBRAIN_UPSTREAM_MODEL": MODEL,
             "TINYBRAIN_UPSTREAM_API_KEY": "none",
             "TINYBRAIN_TINYCHAT_MIN_REPLICAS": "0",  # it is never asked here
-            "RAY_ADDRESS": "local",  # never the cluster that happens to run here
-            "RAY_AUTH_MODE": "disabled",
-            "RAY_USAGE_STATS_ENABLED": "0",
+            **SERVE_ENVIRONMENT,
         }
         return self._start(name, command, settings)
 

@@ -78,8 +78,8 @@ class Product:
     def caller_key(self):
         return private_key(self.wallets.caller)
 
-    def tinybrain(self, *arguments):
-        """Run the CLI against it; returns its standard output."""
+    def tinybrain(self, *arguments, typed=None):
+        """Run the CLI against it, with what is typed; returns its standard output."""
         return subprocess.run(
             [sys.executable, "-m", "tinybrain", *arguments],
             cwd=CHECKOUT,
@@ -89,6 +89,7 @@ class Product:
                 "TINYBRAIN_HOME": str(self.home),
                 "TINYBRAIN_RPC_URL": self.rpc_url,
             },
+            input=typed,
             capture_output=True,
             text=True,
             timeout=120,

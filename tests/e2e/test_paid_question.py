@@ -96,6 +96,15 @@ def test_the_receipt_line_tells_who_why_and_where_paid(product):
     assert len(shown.stderr.strip().splitlines()) == 1
 
 
+def test_a_chat_pays_for_each_turn_until_an_empty_line(product):
+    before = product.balances()["caller"]
+    said = product.tinybrain("chat", typed="Hello, who are you?\nWhat is 7 + 5?\n\nunread\n")
+    assert "TinyChat" in said.splitlines()[0]
+    assert "12" in said.splitlines()[1]
+    assert len(said.splitlines()) == 2
+    assert product.balances()["caller"] == before - 20_000
+
+
 async def test_the_stock_python_client_streams_its_first_token_before_settlement(product):
     client = x402Client()
     register_exact_evm_client(client, EthAccountSigner(product.wallets.caller))

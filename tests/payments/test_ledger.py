@@ -3,8 +3,14 @@
 import asyncio
 
 import pytest
+from sqlalchemy import text
 
-from tinybrain.errors import BudgetExceeded, PaymentConflict, TooManyUnsettled
+from tinybrain.errors import (
+    BudgetExceeded,
+    LedgerUnavailable,
+    PaymentConflict,
+    TooManyUnsettled,
+)
 from tinybrain.payments.database import Database
 from tinybrain.payments.ledger import DAY_MS, SETTLING_LEASE_MS, IllegalTransition, Ledger
 from tinybrain.payments.records import AnswerRecord, Charge
@@ -40,6 +46,25 @@ async def test_two_processes_with_a_connection_each_give_one_claim(
     assert results.count(None) == 1
     for database in databases:
         await database.close()
+
+
+async def test_a_full_disk_refuses_the_claim_and_keeps_what_was_written(
+    database, new_answer, new_payment
+):
+    ledger, claimed = Ledger(database, most_unsettled=10_000), 0
+    async with database.read() as connection:  # the pool's one connection, so far
+        pages = await connection.scalar(text("pragma page_count"))
+        await connection.execute(text(f"pragma max_page_count = {pages + 3}"))
+    large = {"signature": "0x" + "f" * 2_000}
+    try:
+        while claimed < 1_000:
+            await ledger.begin(new_answer(claimed), new_payment(claimed, payload=large))
+            claimed += 1
+    except LedgerUnavailable as error:
+        assert "full" in error.message
+    assert 0 < claimed < 1_000
+    assert (await ledger.payment_of(new_answer(0).id)).state == "claimed"
+    assert await ledger.payment_of(new_answer(claimed).id) is None
 
 
 async def test_a_refused_claim_leaves_no_answer_behind(ledger, receipts, new_answer, new_payment):
