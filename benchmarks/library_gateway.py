@@ -12,7 +12,7 @@ import httpx
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tinybrain.api.app import build_app
-from tinybrain.api.gateway import Gateway
+from tinybrain.api.gateway import Gateway, build_gateway
 from tinybrain.chat import LocalEvent, Message, Sampling
 from tinybrain.config import Settings, load_settings
 from tinybrain.devnet.http_server import serve
@@ -21,12 +21,7 @@ from tinybrain.payments.chain import Chain
 from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import build_settler, build_verifier
 from tinybrain.payments.ledger import Ledger
-from tinybrain.payments.merchant import Merchant
-from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.settlement import Settler
-from tinybrain.routing.cascade import Cascade
-from tinybrain.routing.gate import Gate
-from tinybrain.routing.rules import Rules
 from tinybrain.telemetry.metrics import Metrics
 from tinybrain.telemetry.prometheus import PrometheusMeters
 from tinybrain.upstreams.factory import build_upstream
@@ -49,24 +44,18 @@ def main(settings: Settings, *, port: int) -> None:
     @asynccontextmanager
     async def open_gateway() -> AsyncIterator[Gateway]:
         database = await Database.open(settings.ledger)
-        ledger = Ledger(database)
         verifier, settling = build_verifier(settings), build_settler(settings)
         chain = Chain(settings.rpc, settings.token.address)
         settler = Settler(
-            ledger, settling, chain, metrics, answer_timeout_s=settings.answer_timeout_s
+            Ledger(database), settling, chain, metrics, answer_timeout_s=settings.answer_timeout_s
         )
         async with httpx.AsyncClient() as client:
-            gateway = Gateway(
+            gateway = build_gateway(
                 settings,
-                ledger=ledger,
-                receipts=Receipts(database),
-                merchant=Merchant(settings, verifier),
-                cascade=Cascade(
-                    _NoLocalModel(),
-                    build_upstream(settings, client),
-                    rules=Rules(),
-                    gate=Gate(settings.min_confidence, settings.hold_back_tokens),
-                ),
+                database,
+                verifier,
+                local=_NoLocalModel(),
+                upstream=build_upstream(settings, client),
                 settle=settler.settle_answer,
                 metrics=metrics,
             )

@@ -12,17 +12,11 @@ from deployments.escalation import RemoteUpstream
 from deployments.meters import ray_metrics_of_service, scrape_cluster
 from deployments.tinychat import RemoteTinyChat
 from tinybrain.api.app import build_app
-from tinybrain.api.gateway import Gateway
+from tinybrain.api.gateway import Gateway, build_gateway
 from tinybrain.config import Settings
 from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import build_verifier
-from tinybrain.payments.ledger import Ledger
-from tinybrain.payments.merchant import Merchant
-from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.settlement import Outcome
-from tinybrain.routing.cascade import Cascade
-from tinybrain.routing.gate import Gate
-from tinybrain.routing.rules import Rules
 
 
 class _PaymentIngress:
@@ -48,21 +42,12 @@ class _PaymentIngress:
         settings = self._settings
         database = await Database.open(settings.ledger)
         verifier = build_verifier(settings)
-        gateway = Gateway(
+        gateway = build_gateway(
             settings,
-            ledger=Ledger(database, most_unsettled=settings.max_unsettled),
-            receipts=Receipts(database),
-            merchant=Merchant(settings, verifier),
-            cascade=Cascade(
-                RemoteTinyChat(self._tinychat),
-                RemoteUpstream(self._escalation, settings.upstream_model),
-                rules=Rules(
-                    keyword=settings.keyword_rule,
-                    complexity=settings.complexity_rule,
-                    self_referential=settings.self_referential_rule,
-                ),
-                gate=Gate(settings.min_confidence, settings.hold_back_tokens),
-            ),
+            database,
+            verifier,
+            local=RemoteTinyChat(self._tinychat),
+            upstream=RemoteUpstream(self._escalation, settings.upstream_model),
             settle=self._settle,
             metrics=ray_metrics_of_service(),
         )

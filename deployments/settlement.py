@@ -18,6 +18,7 @@ from tinybrain.payments.settlement import Outcome, Settler
 log = logging.getLogger(__name__)
 
 DRAIN_PERIOD_S = 1.0
+TIDY_PERIOD_S = 10.0
 
 
 class SettlementReplica:
@@ -34,8 +35,8 @@ class SettlementReplica:
         )
         await self._settler.recover()
         self._loops = [
-            asyncio.create_task(_forever(work))
-            for work in (self._settler.drain, self._settler.tidy)
+            asyncio.create_task(_forever(self._settler.drain, every_s=DRAIN_PERIOD_S)),
+            asyncio.create_task(_forever(self._settler.tidy, every_s=TIDY_PERIOD_S)),
         ]
 
     async def settle(self, answer_id: str) -> Outcome | None:
@@ -48,13 +49,13 @@ class SettlementReplica:
             raise RuntimeError("a settlement loop has ended")
 
 
-async def _forever(work: Callable[[], Awaitable[object]]) -> None:
+async def _forever(work: Callable[[], Awaitable[object]], *, every_s: float) -> None:
     while True:
         try:
             await work()
         except TinyBrainError as error:  # the ledger is locked or its disk full: keep trying
             log.warning("settlement waits: %s", error.message)
-        await asyncio.sleep(DRAIN_PERIOD_S)
+        await asyncio.sleep(every_s)
 
 
 Settlement = serve.deployment(name="Settlement", num_replicas=1, health_check_period_s=5)(

@@ -8,6 +8,19 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_developer():
+    """Tests read their own settings only, not the developer's environment or `.env`."""
+    import os
+
+    from tinybrain.config import Settings
+
+    names = {n for field in Settings.model_fields.values() for n in field.validation_alias.choices}
+    for name in names & os.environ.keys():
+        del os.environ[name]
+    Settings.model_config["env_file"] = None
+
+
 class LocalChain:
     """A running chain with USDC, funded wallets, and money for more."""
 

@@ -1,23 +1,14 @@
 """Settings: where they come from, and what is said when they are missing or wrong."""
 
-import os
+from pathlib import Path
 
 import pytest
 
-from tinybrain.config import load_settings
+from tinybrain.config import Settings, load_settings
 from tinybrain.errors import ConfigError
 
 ADDRESS = "0x" + "1" * 40
 KEY = "0x" + "2" * 64
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch, tmp_path):
-    """No settings but the test's own."""
-    for name in os.environ:
-        if name.startswith(("TINYBRAIN_", "TREASURY_", "LARGE_MODEL_", "CDP_", "TINYCHAT_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +50,13 @@ def test_secrets_are_read_and_never_shown(monkeypatch, name, field):
     assert KEY not in repr(settings)
 
 
+@pytest.mark.parametrize("name", ["HOME", "PRICE", "NETWORK", "DEVICE", "API_KEY", "home"])
+def test_names_that_others_use_are_not_read(monkeypatch, name):
+    expected = load_settings()
+    monkeypatch.setenv(name, "/somewhere")
+    assert load_settings() == expected
+
+
 def test_our_name_wins_over_the_sources_and_arguments_over_both(monkeypatch):
     monkeypatch.setenv("TREASURY_ADDRESS", "0x" + "a" * 40)
     monkeypatch.setenv("TINYBRAIN_PAY_TO", "0x" + "b" * 40)
@@ -67,8 +65,9 @@ def test_our_name_wins_over_the_sources_and_arguments_over_both(monkeypatch):
 
 
 def test_a_dotenv_file_is_read(tmp_path):
-    (tmp_path / ".env").write_text(f"TREASURY_ADDRESS={ADDRESS}\n")
-    assert load_settings().pay_to == ADDRESS
+    (tmp_path / ".env").write_text(f"TREASURY_ADDRESS={ADDRESS}\nHOME=/somewhere\n")
+    settings = Settings(_env_file=tmp_path / ".env")
+    assert (settings.pay_to, settings.home) == (ADDRESS, Path(".tinybrain"))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from x402.http.clients.httpx import x402AsyncTransport
 from x402.mechanisms.evm.exact import register_exact_evm_client
 
 from tinybrain.api.app import build_app
-from tinybrain.api.gateway import Gateway
+from tinybrain.api.gateway import build_gateway
 from tinybrain.chat import Finished, Prefilled, Token
 from tinybrain.config import load_settings
 from tinybrain.devnet.chain import connect
@@ -32,12 +32,7 @@ from tinybrain.payments.chain import Chain
 from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import build_settler, build_verifier
 from tinybrain.payments.ledger import Ledger
-from tinybrain.payments.merchant import Merchant
-from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.settlement import Settler
-from tinybrain.routing.cascade import Cascade
-from tinybrain.routing.gate import Gate
-from tinybrain.routing.rules import Rules
 from tinybrain.telemetry.metrics import Metrics
 from tinybrain.telemetry.prometheus import PrometheusMeters
 from tinybrain.upstreams.factory import build_upstream
@@ -86,17 +81,12 @@ class Service:
         pays = settings.upstream_api_key is None
         transport = PayingTransport(settings, ledger, metrics) if pays else None
         async with httpx.AsyncClient(transport=transport) as http:
-            gateway = Gateway(
+            gateway = build_gateway(
                 settings,
-                ledger=ledger,
-                receipts=Receipts(database),
-                merchant=Merchant(settings, verifier),
-                cascade=Cascade(
-                    self.local,
-                    build_upstream(settings, http),
-                    rules=Rules(),
-                    gate=Gate(settings.min_confidence, settings.hold_back_tokens),
-                ),
+                database,
+                verifier,
+                local=self.local,
+                upstream=build_upstream(settings, http),
                 settle=self._settle,
                 metrics=metrics,
             )

@@ -113,14 +113,21 @@ def spend_elsewhere(caller, headers, token, web3):
     web3.eth.wait_for_transaction_receipt(web3.eth.send_raw_transaction(raw))
 
 
-def test_one_cent_buys_a_bounded_number_of_answers_at_once(open_service, pauper, web3, token):
+def test_one_cent_buys_a_bounded_number_of_answers_at_once(
+    open_service, pauper, scripted, web3, token
+):
     mint(web3, token, pauper.address, 10_000)
-    with open_service(max_unsettled=3) as service, ThreadPoolExecutor(12) as pool:
+    speak = threading.Event()
+    body = LOCAL | {"stream": True}
+    with (
+        open_service(scripted(speak, "Well."), max_unsettled=3) as service,
+        ThreadPoolExecutor(12) as pool,
+    ):
         payments = [pauper.headers(service) for _ in range(12)]
-        body = LOCAL | {"stream": True}
-        answers = list(pool.map(lambda paid: pauper.ask(service, body, headers=paid), payments))
-        refused = [answer for answer in answers if answer.status_code != 200]
-        assert len(answers) - len(refused) <= 3
-        codes = {answer.json()["error"]["code"] for answer in refused}
-        assert codes <= {"too_many_unsettled", "insufficient_funds"}
-        assert "too_many_unsettled" in codes
+        asked = [pool.submit(pauper.ask, service, body, headers=paid) for paid in payments]
+        service.wait_until(lambda: sum(future.done() for future in asked) == 9)
+        refused = [future.result() for future in asked if future.done()]
+        speak.set()
+        answers = [future.result() for future in asked]
+    assert {answer.json()["error"]["code"] for answer in refused} == {"too_many_unsettled"}
+    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [429] * 9

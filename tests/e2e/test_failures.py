@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import httpx
 import pytest
@@ -120,8 +119,7 @@ def test_the_ingress_killed_leaves_a_record_and_comes_back(product, paid):
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
             list(lines)
-    time.sleep(1)
     product.wait_until_answering()
     receipt = product.receipt(answer_id)
-    # Its payment is released once the answer's time is over: see test_ledger and the audit.
+    # Its payment is released once the answer's time is over: see test_settlement.
     assert (receipt["outcome"], receipt["payment"]["state"]) == ("running", "claimed")

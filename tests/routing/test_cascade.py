@@ -3,6 +3,7 @@
 import asyncio
 import math
 from contextlib import aclosing
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import assume, given
@@ -102,7 +103,15 @@ class World:
 
 def decision(by, reason="none", **fields):
     model = "tinychat" if by == "tinychat" else "blockrun"
+    if "confidence" in fields:
+        fields["signals"] = ANY
     return Decision(answered_by=by, model=model, reason=reason, **fields)
+
+
+async def test_what_the_gate_judged_comes_with_the_decision():
+    (found,) = (event for event in await World([SURE]).ask() if isinstance(event, Decision))
+    assert math.exp(found.signals.min_logprob) == pytest.approx(found.confidence)
+    assert found.signals.tokens == 3
 
 
 async def test_a_sure_answer_is_held_back_then_released_and_streamed_on():

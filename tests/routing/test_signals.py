@@ -1,5 +1,6 @@
 """Doubt is measured on the worst token, the mean and the first."""
 
+import json
 import math
 
 import pytest
@@ -36,3 +37,16 @@ def test_nothing_or_not_a_number_is_the_deepest_doubt(tokens):
     signals = Signals.of(tokens)
     assert (signals.min_logprob, signals.max_entropy) == (-math.inf, math.inf)
     assert signals.min_margin == 0
+
+
+def test_what_is_recorded_is_json_even_of_the_deepest_doubt():
+    recorded = Signals.of([], perplexity=3.0).recorded()
+    assert json.loads(json.dumps(recorded, allow_nan=False)) == {
+        "perplexity": 3.0,
+        "first_entropy": None,
+        "min_logprob": None,
+        "mean_logprob": None,
+        "max_entropy": None,
+        "min_margin": 0.0,
+        "tokens": 0,
+    }

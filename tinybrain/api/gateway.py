@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinybrain.api.requests import ChatRequest
-from tinybrain.chat import Prefilled
+from tinybrain.chat import LocalModel, Prefilled, Upstream
 from tinybrain.config import Settings
 from tinybrain.errors import (
     AnswerFailed,
@@ -24,6 +24,8 @@ from tinybrain.errors import (
     TinyBrainError,
     Unauthorized,
 )
+from tinybrain.payments.database import Database
+from tinybrain.payments.facilitators import Facilitator
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.receipts import Receipts
@@ -31,6 +33,8 @@ from tinybrain.payments.records import AnswerRecord, Charge, NewAnswer, NewPayme
 from tinybrain.payments.settlement import Outcome
 from tinybrain.routing.cascade import Cascade
 from tinybrain.routing.events import AnswerEvent, Completed, Decision, Delta, ReasoningDelta
+from tinybrain.routing.gate import Gate
+from tinybrain.routing.rules import Rules
 from tinybrain.telemetry.metrics import Metrics
 from tinybrain.usdc import Usdc
 
@@ -114,8 +118,9 @@ class Gateway:
         kind = "x402" if payment else "api_key"
         try:
             await self.ledger.begin(NewAnswer(answer_id, kind, request.mode, price), payment)
-        except PaymentConflict:
-            self.metrics.claim("duplicate")
+        except TinyBrainError as error:
+            if payment:
+                self._count_refusal(error)
             raise
         if payment:
             self.metrics.claim("claimed")
@@ -159,7 +164,7 @@ class Gateway:
             raise failure from error
         record = progress.record("completed")
         await self._finish(admission, record, Charge.YES)
-        yield Receipt(admission.answer_id, self._receipt(request, admission, record))
+        yield Receipt(admission.answer_id, self._receipt(request, admission, record, progress))
 
     def settle_soon(self, answer_id: str) -> None:
         """Ask for settlement without waiting; the outbox is drained anyway."""
@@ -175,12 +180,12 @@ class Gateway:
                 self.merchant.identify(header, request_hash=request_hash)
             )
             return await self.merchant.admit(header, request_hash=request_hash)
-        except PaymentConflict:
-            self.metrics.claim("duplicate")
-            raise
         except TinyBrainError as error:
-            self.metrics.claim(error.code)
+            self._count_refusal(error)
             raise
+
+    def _count_refusal(self, error: TinyBrainError) -> None:
+        self.metrics.claim("duplicate" if isinstance(error, PaymentConflict) else error.code)
 
     def _check_api_key(self, given: str) -> None:
         key = self.settings.api_key
@@ -195,20 +200,19 @@ class Gateway:
         loop = asyncio.get_running_loop()
         limit_s = self.settings.answer_timeout_s
         deadline = loop.time() + limit_s - (time.perf_counter() - admission.started)
-        worked_s = 0.0
+        unread_s = 0.0
         async with aclosing(events) as open_events:  # type: ignore[type-var]
             while True:
-                asked = loop.time()
                 try:
                     async with asyncio.timeout_at(deadline):
                         event = await anext(open_events)
                 except StopAsyncIteration:
                     return
                 except TimeoutError:
-                    worked_s += loop.time() - asked
-                    raise _overrun(limit_s, worked_s) from None
-                worked_s += loop.time() - asked
+                    raise _overrun(limit_s, unread_s) from None
+                told = loop.time()
                 yield event
+                unread_s += loop.time() - told
 
     async def _finish(self, admission: Admission, record: AnswerRecord, charge: Charge) -> None:
         """Record the end in a task of its own: the one that asks may be cancelled meanwhile."""
@@ -223,8 +227,8 @@ class Gateway:
             ttft_s=None if record.ttft_ms is None else record.ttft_ms / 1000,
             total_s=(record.total_ms or 0) / 1000,
         )
-        if record.reason not in (None, "none"):
-            self.metrics.escalation(str(record.reason))
+        if record.answered_by == "upstream":
+            self.metrics.escalation(record.reason or "none")
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.ensure_future(work)
@@ -239,9 +243,13 @@ class Gateway:
             log.warning("settlement of %s was not reached: %s", answer_id, type(error).__name__)
 
     def _receipt(
-        self, request: ChatRequest, admission: Admission, record: AnswerRecord
+        self,
+        request: ChatRequest,
+        admission: Admission,
+        record: AnswerRecord,
+        progress: "_Progress",
     ) -> dict[str, Any]:
-        payment = admission.payment
+        payment, completed = admission.payment, progress.completed
         return {
             "receipt": admission.answer_id,
             "receipt_url": f"{self.settings.public_url}/v1/receipts/{admission.answer_id}",
@@ -256,6 +264,8 @@ class Gateway:
             "ttft_ms": record.ttft_ms,
             "total_ms": record.total_ms,
             "price_atomic": admission.price,
+            "cost_atomic": completed.cost if completed else 0,
+            "cost_transaction": completed.transaction if completed else None,
             "payment": None
             if payment is None
             else {
@@ -278,7 +288,7 @@ class _Progress:
         self.delivered = False
         self._prefilled: Prefilled | None = None
         self._decision: Decision | None = None
-        self._completed: Completed | None = None
+        self.completed: Completed | None = None
 
     def note(self, event: AnswerEvent) -> None:
         match event:
@@ -287,13 +297,13 @@ class _Progress:
             case Decision():
                 self._decision = event
             case Completed():
-                self._completed = event
+                self.completed = event
             case Delta() | ReasoningDelta():
                 if self.ttft_ms is None:
                     self.ttft_ms = self._elapsed_ms()
 
     def record(self, outcome: str, error: str | None = None) -> AnswerRecord:
-        decision, completed = self._decision, self._completed
+        decision, completed = self._decision, self.completed
         perplexity = self._prefilled.perplexity if self._prefilled else None
         return AnswerRecord(
             outcome=outcome,
@@ -302,6 +312,7 @@ class _Progress:
             model=decision.model if decision else None,
             reason=decision.reason if decision else None,
             rule=decision.rule if decision else None,
+            signals=decision.signals.recorded() if decision and decision.signals else None,
             fallback=decision.fallback if decision else False,
             perplexity=perplexity,
             confidence=decision.confidence if decision else None,
@@ -319,9 +330,9 @@ class _SlowCaller(AnswerFailed):
     """The time of an answer ran out because its caller did not read."""
 
 
-def _overrun(limit_s: float, worked_s: float) -> AnswerFailed:
-    if worked_s < limit_s / 2:
-        return _SlowCaller("The answer was not read in time and is charged.", code="timeout")
+def _overrun(limit_s: float, unread_s: float) -> AnswerFailed:
+    if unread_s > limit_s / 2:
+        return _SlowCaller("The answer was given up: it was not read in time.", code="timeout")
     return AnswerFailed(
         f"The answer took longer than {limit_s:.0f} seconds and was given up. Nothing is charged; "
         "ask for fewer tokens.",
@@ -336,6 +347,34 @@ def _as_failure(error: Exception) -> TinyBrainError:
     return AnswerFailed("The answer failed inside the service. Nothing is charged; ask again.")
 
 
+def build_gateway(
+    settings: Settings,
+    database: Database,
+    verifier: Facilitator,
+    *,
+    local: LocalModel,
+    upstream: Upstream,
+    settle: Settle,
+    metrics: Metrics,
+) -> Gateway:
+    """Join the parts as the settings say."""
+    rules = Rules(
+        keyword=settings.keyword_rule,
+        complexity=settings.complexity_rule,
+        self_referential=settings.self_referential_rule,
+    )
+    gate = Gate(settings.min_confidence, settings.hold_back_tokens)
+    return Gateway(
+        settings,
+        ledger=Ledger(database, most_unsettled=settings.max_unsettled),
+        receipts=Receipts(database),
+        merchant=Merchant(settings, verifier),
+        cascade=Cascade(local, upstream, rules=rules, gate=gate),
+        settle=settle,
+        metrics=metrics,
+    )
+
+
 def hash_request(path: str, body: bytes) -> str:
-    """Identifies a request, to tell a retry from another question under the same payment."""
+    """Identifies a request; the ledger keeps it beside the payment that bought its answer."""
     return hashlib.sha256(path.encode() + b"\0" + body).hexdigest()

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tinybrain.api.bounds import check_messages, parse_body
-from tinybrain.api.requests import ChatRequest, Mode
+from tinybrain.api.requests import ChatRequest
 from tinybrain.chat import Message, Sampling
 from tinybrain.config import Settings
 from tinybrain.errors import InvalidRequest, ModelNotFound
+from tinybrain.routing.cascade import Policy
 
 Json = dict[str, Any]
 StopString = Annotated[str, Field(min_length=1, max_length=100)]
@@ -67,7 +68,7 @@ class _Body(BaseModel):
     response_format: _ResponseFormat | None = None
 
 
-def model_modes(settings: Settings) -> dict[str, Mode]:
+def model_modes(settings: Settings) -> dict[str, Policy]:
     """The models that are sold, and how each answers."""
     return {
         AUTO_MODEL: "auto",

@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from tinybrain.chat import Message, Sampling
-
-Mode = Literal["auto", "local", "upstream"]
-"""Who may answer: the cascade decides, only TinyChat, or only the larger model."""
+from tinybrain.routing.cascade import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +15,6 @@ class ChatRequest:
     sampling: Sampling
     local_sampling: Sampling
     model: str
-    mode: Mode
+    mode: Policy
     stream: bool
     include_usage: bool = False

@@ -80,14 +80,19 @@ def wallet(
     home: Home = DEFAULT_HOME,
     key: Key = None,
     rpc_url: Annotated[
-        str, typer.Option(envvar="TINYBRAIN_RPC_URL", help="The devnet's chain.")
-    ] = "http://127.0.0.1:8545",
+        str | None,
+        typer.Option(
+            envvar="TINYBRAIN_RPC_URL",
+            help="The chain's JSON-RPC; without it the devnet's, or the configured network's.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,  # noqa: FBT002
 ) -> None:
     """Show balances: the devnet's wallets, or the one of a key."""
     from tinybrain.cli.wallet import show_balances  # noqa: PLC0415
 
-    _run(show_balances(home, key, devnet_rpc_url=rpc_url, as_json=as_json))
+    _run(show_balances(home, key, rpc_url=rpc_url, as_json=as_json))
 
 
 @app.command()

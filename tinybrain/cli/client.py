@@ -1,6 +1,7 @@
 """Asks the service over HTTP, pays, and reads the stream."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,7 @@ class Asker:
             "max_tokens": self._max_tokens,
             "stream": True,
         }
+        answer_id = ""
         try:
             async with self._http.stream(
                 "POST", f"{self._url}/v1/chat/completions", json=body
@@ -72,10 +74,11 @@ class Asker:
                 async for chunk in _chunks(response):
                     yield _note(answer, chunk), answer
         except httpx.TransportError as error:
-            raise TinyBrainError(
-                f"{self._url} cannot be reached ({type(error).__name__}). Start the service with "
-                "`make run`, or name another with --url."
-            ) from error
+            if not answer_id:
+                raise TinyBrainError(
+                    f"{self._url} cannot be reached ({type(error).__name__}). Start the service "
+                    "with `make run`, or name another with --url."
+                ) from error
         if not answer.receipt:
             raise AnswerFailed(
                 "The stream ended without its last event. What became of the payment is told at "
@@ -87,8 +90,9 @@ class Asker:
         """The receipt, once its payment has reached a final state or the wait is over."""
         receipt: dict[str, Any] = {}
         for _ in range(RECEIPT_TRIES):
-            response = await self._http.get(f"{self._url}/v1/receipts/{answer_id}")
-            receipt = response.json() if response.is_success else {}
+            with contextlib.suppress(httpx.TransportError):  # the answer is there all the same
+                response = await self._http.get(f"{self._url}/v1/receipts/{answer_id}")
+                receipt = response.json() if response.is_success else {}
             payment = receipt.get("payment")
             if receipt and (payment is None or payment["state"] in FINAL_STATES):
                 break

@@ -15,6 +15,8 @@ from tinybrain.payments.chain import Chain
 from tinybrain.payments.payer import address_of
 from tinybrain.usdc import format_usdc
 
+DEVNET_RPC_URL = "http://127.0.0.1:8545"
+
 
 class Balance(NamedTuple):
     """What a wallet holds: atomic USDC, and wei for gas."""
@@ -25,7 +27,7 @@ class Balance(NamedTuple):
     wei: int
 
 
-async def show_balances(home: Path, key: str | None, *, devnet_rpc_url: str, as_json: bool) -> None:
+async def show_balances(home: Path, key: str | None, *, rpc_url: str | None, as_json: bool) -> None:
     """Print the balances."""
     if key is None:
         wallets = _devnet_wallets(home)
@@ -33,10 +35,10 @@ async def show_balances(home: Path, key: str | None, *, devnet_rpc_url: str, as_
             name: getattr(wallets, name).address
             for name in ("caller", "treasury", "gas", "provider", "facilitator")
         }
-        settings = load_settings(network="eip155:84532", rpc_url=devnet_rpc_url)
+        settings = load_settings(network="eip155:84532", rpc_url=rpc_url or DEVNET_RPC_URL)
     else:
         named = {"key": address_of(key)}
-        settings = load_settings()
+        settings = load_settings(rpc_url=rpc_url) if rpc_url else load_settings()
     chain = Chain(settings.rpc, settings.token.address)
     balances = [
         Balance(name, address, await chain.balance(address), await chain.native_balance(address))

@@ -15,6 +15,7 @@ import requests
 from eth_typing import BlockNumber
 from web3 import HTTPProvider, Web3
 from web3.exceptions import Web3Exception
+from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import LogReceipt
 
 from tinybrain.errors import PaymentServiceError
@@ -71,6 +72,7 @@ class Chain:
     def __init__(self, rpc_url: str, asset: str) -> None:
         provider = HTTPProvider(rpc_url, request_kwargs={"timeout": RPC_TIMEOUT_S})
         self._web3 = Web3(provider)
+        self._web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
         self._asset = Web3.to_checksum_address(asset)
         self._token = self._web3.eth.contract(address=self._asset, abi=ABI)
 

@@ -4,6 +4,8 @@ Every write transaction begins with the write lock (`BEGIN IMMEDIATE`), so what 
 change before it commits; readers never wait.
 """
 
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from tinybrain.errors import ConfigError, LedgerUnavailable
 
 MIGRATIONS = "tinybrain.payments:migrations"
 BUSY_TIMEOUT_MS = 10_000
+WAL_PAUSE_MS = 20
 
 
 class Database:
@@ -91,10 +94,25 @@ def _configure_sqlite(dbapi_connection: Any, _record: Any) -> None:
     dbapi_connection.isolation_level = None  # transactions are begun by `_begin`, not the driver
     cursor = dbapi_connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _switch_to_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    # SQLite does not wait for other processes here, as busy_timeout makes it do elsewhere; only
+    # those who open a new database at the same moment ever meet.
+    for _ in range(BUSY_TIMEOUT_MS // WAL_PAUSE_MS):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            time.sleep(WAL_PAUSE_MS / 1000)
+        else:
+            return
+    cursor.execute("PRAGMA journal_mode = WAL")
 
 
 def _begin(connection: Connection) -> None:

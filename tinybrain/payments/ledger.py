@@ -388,8 +388,8 @@ async def _bound_exposure(connection: AsyncConnection, payer: str, most: int) ->
     )
     if (await connection.scalar(unsettled) or 0) > most:
         raise TooManyUnsettled(
-            f"This wallet has {most} answers that are not paid for yet (under way, being settled, "
-            "or owed). Wait until they are settled; an answer that is owed must be paid first."
+            f"This wallet has {most} answers that are not paid for yet: under way, being settled, "
+            "or owed. Wait until they are settled, or pay from another wallet."
         )
 
 

@@ -217,7 +217,8 @@ class Merchant:
         if left > self.requirements.max_timeout_seconds + CLOCK_SKEW_S:
             raise PaymentRequired(
                 "The payment stays valid for too long: validBefore may be at most "
-                f"{self.requirements.max_timeout_seconds} seconds ahead. Sign again.",
+                f"{self.requirements.max_timeout_seconds + CLOCK_SKEW_S} seconds ahead. Sign again "
+                f"with {self.requirements.max_timeout_seconds}.",
                 code="payment_window_too_long",
             )
 

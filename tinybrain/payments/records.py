@@ -79,6 +79,7 @@ class AnswerRecord:
     model: str | None = None
     reason: str | None = None
     rule: str | None = None
+    signals: dict[str, Any] | None = None
     fallback: bool = False
     perplexity: float | None = None
     confidence: float | None = None

@@ -34,6 +34,7 @@ answers = Table(
     Column("model", String(200)),
     Column("reason", String(16)),  # why it was escalated, or "none"
     Column("rule", String(40)),
+    Column("signals", JSON),  # what the gate measured
     Column("fallback", Boolean, nullable=False),
     Column("perplexity", Float),
     Column("confidence", Float),

@@ -44,6 +44,7 @@ from tinybrain.routing.rules import Rules
 from tinybrain.routing.signals import Signals
 
 Policy = Literal["auto", "local", "upstream"]
+"""Who may answer: the cascade decides, TinyChat alone, or the larger model alone."""
 
 E = TypeVar("E")
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class _Course:
     rule: str | None = None
     prefilled: Prefilled | None = None
     confidence: float | None = None
+    signals: Signals | None = None
     decided: bool = False
 
     def decide(self, by: AnsweredBy, model: str, *, fallback: bool = False) -> Decision:
@@ -76,6 +78,7 @@ class _Course:
             rule=self.rule,
             perplexity=self.prefilled.perplexity if self.prefilled else None,
             confidence=self.confidence,
+            signals=self.signals,
             fallback=fallback,
         )
 
@@ -130,7 +133,7 @@ class Cascade:
 
     async def _cascade(self, question: _Question) -> AsyncGenerator[AnswerEvent, None]:
         ruling = self._rules.decide(question.messages)
-        course = _Course(ruling.reason, ruling.rule)
+        course = _Course(ruling.reason, ruling.rule or ruling.prior)
         if ruling.verdict != "escalate":
             gate = self._gate if ruling.verdict is None else None
             async with aclosing(self._draft(question, course, gate)) as events:
@@ -188,14 +191,17 @@ class Cascade:
         fallback: bool = False,
     ) -> AsyncGenerator[AnswerEvent, None]:
         async with self._open_local(question, course) as events:
-            prefilled = await self._first_local(events)
+            deadline = asyncio.get_running_loop().time() + self._first_event_timeout_s
+            async with self._soon(deadline):
+                prefilled = await anext(events, None)
             if not isinstance(prefilled, Prefilled):
                 raise LocalModelError("TinyChat did not read the prompt.")
             if course.prefilled is None:
                 course.prefilled = prefilled
                 yield prefilled
 
-            held, text = await _hold_back(events, gate.hold_back_tokens if gate else 1)
+            async with self._soon(deadline):
+                held, text = await _hold_back(events, gate.hold_back_tokens if gate else 1)
             if gate and not _is_sure(gate, held, course):
                 return
 
@@ -231,10 +237,12 @@ class Cascade:
                 raise UpstreamError(f"{self._upstream.name} answered nothing.")
         yield _completed(event)
 
-    async def _first_local(self, events: AsyncIterator[LocalEvent]) -> LocalEvent | None:
+    @asynccontextmanager
+    async def _soon(self, deadline: float) -> AsyncIterator[None]:
+        """TinyChat must show its first words in time, else the upstream answers."""
         try:
-            async with asyncio.timeout(self._first_event_timeout_s):
-                return await anext(events, None)
+            async with asyncio.timeout_at(deadline):
+                yield
         except TimeoutError:
             raise LocalModelError(
                 f"TinyChat did not begin within {self._first_event_timeout_s:g} s."
@@ -309,6 +317,7 @@ def _is_sure(gate: Gate, held: Sequence[Token | Finished], course: _Course) -> b
     tokens = [event for event in held if isinstance(event, Token)]
     perplexity = course.prefilled.perplexity if course.prefilled else None
     signals = Signals.of(tokens, perplexity=perplexity)
+    course.signals = signals
     course.confidence = gate.confidence(signals)
     sure = gate.releases(signals)
     if not sure:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tinybrain.chat import FinishReason, Prefilled
+from tinybrain.routing.signals import Signals
 from tinybrain.usdc import Usdc
 
 AnsweredBy = Literal["tinychat", "upstream"]
@@ -17,8 +18,9 @@ EscalationReason = Literal["none", "keyword", "complexity", "uncertainty", "fail
 class Decision:
     """Who answers, and why; comes once, before the first text.
 
-    `model` is the name to show, `rule` the rule that decided, `perplexity` TinyChat's of the
-    prompt, `confidence` the gate's in [0, 1]; the last three are None where none was asked.
+    `model` is the name to show, `rule` the rule that decided or, where the gate did, the one for
+    simple questions that matched; `perplexity` TinyChat's of the prompt, `confidence` the gate's
+    in [0, 1] and `signals` what it judged. These four are None where none was asked.
     `fallback` says that TinyChat answers because the upstream it should have been could not.
     """
 
@@ -28,6 +30,7 @@ class Decision:
     rule: str | None = None
     perplexity: float | None = None
     confidence: float | None = None
+    signals: Signals | None = None
     fallback: bool = False
 
 

@@ -5,7 +5,7 @@ Knows nothing of thresholds: it measures, the gate judges.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Self
 
 from tinybrain.chat import Token
@@ -15,8 +15,8 @@ from tinybrain.chat import Token
 class Signals:
     """Certainty over `tokens` tokens; natural logs, at temperature 1.
 
-    `perplexity` is of the prompt and only recorded: it tells how usual the wording is, not
-    whether the answer is known.
+    All are recorded with the answer; the gate uses `min_logprob`. `perplexity` is of the prompt:
+    it tells how usual the wording is, not whether the answer is known.
     """
 
     perplexity: float | None
@@ -42,6 +42,13 @@ class Signals:
             min_margin=min(margins),
             tokens=len(tokens),
         )
+
+    def recorded(self) -> dict[str, float | int | None]:
+        """As the ledger keeps them; what is infinite or unknown becomes None, as in JSON."""
+        return {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in asdict(self).items()
+        }
 
 
 def _known(value: float, otherwise: float) -> float:

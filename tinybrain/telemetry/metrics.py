@@ -63,7 +63,7 @@ class Metrics:
             LATENCY_BUCKETS_S,
         )
         self._escalations = meters.counter(
-            "tinybrain_escalations", "Answers bought upstream", ["reason"]
+            "tinybrain_escalations", "Answers that the larger model wrote", ["reason"]
         )
         self._claims = meters.counter("tinybrain_claims", "Payments presented", ["outcome"])
         self._settlements = meters.counter(
@@ -91,7 +91,7 @@ class Metrics:
             self._total.observe(total_s, {"model": model, "mode": mode})
 
     def escalation(self, reason: str) -> None:
-        """One answer is bought upstream."""
+        """The larger model wrote an answer; `reason` is why it was asked, or none."""
         self._escalations.inc(1, {"reason": reason})
 
     def claim(self, outcome: str) -> None:

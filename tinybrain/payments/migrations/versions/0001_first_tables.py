@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String(length=200), nullable=True),
         sa.Column("reason", sa.String(length=16), nullable=True),
         sa.Column("rule", sa.String(length=40), nullable=True),
+        sa.Column("signals", sa.JSON(), nullable=True),
         sa.Column("fallback", sa.Boolean(), nullable=False),
         sa.Column("perplexity", sa.Float(), nullable=True),
         sa.Column("confidence", sa.Float(), nullable=True),
