@@ -49,7 +49,7 @@ def build_app(args: dict[str, Any]) -> Application:
     settlement = Settlement.options(**waiting).bind(
         _without_keys(settings, keep=("gas_private_key", "cdp_api_key_id", "cdp_api_key_secret"))
     )
-    return PaymentIngress.options(**waiting).bind(
+    return PaymentIngress.options(num_replicas=settings.ingress_replicas, **waiting).bind(
         _without_keys(settings, keep=("api_key", "cdp_api_key_id", "cdp_api_key_secret")),
         tinychat,
         escalation,

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     answer_timeout_s: float = Field(120, gt=0, le=3600, validation_alias=_names("ANSWER_TIMEOUT_S"))
     payment_timeout_s: int = Field(300, gt=0, le=3600, validation_alias=_names("PAYMENT_TIMEOUT_S"))
 
+    ingress_replicas: int = Field(1, ge=1, le=1000, validation_alias=_names("INGRESS_REPLICAS"))
+
     # Settling
     facilitator: str | None = Field(None, validation_alias=_names("FACILITATOR", "FACILITATOR_URL"))
     rpc_url: str | None = Field(None, validation_alias=_names("RPC_URL"))

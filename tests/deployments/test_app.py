@@ -17,6 +17,7 @@ SETTINGS = {
     "facilitator": "own",
     "api_key": "k",
     "answer_timeout_s": 50,
+    "ingress_replicas": 2,
     "gas_private_key": KEY,
     "treasury_private_key": KEY,
 }
@@ -67,7 +68,8 @@ def test_every_queue_is_bounded(graph):
         assert deployment._deployment_config.max_queued_requests > 0
 
 
-def test_the_one_hot_wallet_is_one_replica(graph):
+def test_the_ingress_may_be_several_and_the_one_hot_wallet_is_one(graph):
+    assert graph["PaymentIngress"]._deployment_config.num_replicas == 2
     assert graph["Settlement"]._deployment_config.num_replicas == 1
 
 

@@ -53,7 +53,12 @@ class Product:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"TINYBRAIN_API_KEY": API_KEY, "COLUMNS": "120"},
+                env=os.environ
+                | {
+                    "TINYBRAIN_API_KEY": API_KEY,
+                    "TINYBRAIN_INGRESS_REPLICAS": "2",  # claims must hold across replicas
+                    "COLUMNS": "120",
+                },
                 start_new_session=True,
             )  # fmt: skip
         while "Try:" not in self.said:
