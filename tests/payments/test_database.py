@@ -55,6 +55,12 @@ async def test_a_write_that_raises_leaves_nothing(database):
         assert await connection.scalar(text("select count(*) from answers")) == 0
 
 
+async def test_a_folder_made_for_the_ledger_is_its_owners_alone(tmp_path):
+    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'new' / 'ledger.db'}")
+    await database.close()
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_folder_that_cannot_be_made_is_a_clear_error():
     with pytest.raises(LedgerUnavailable, match="cannot be created"):
         await Database.open("sqlite+aiosqlite:////proc/nowhere/ledger.db")

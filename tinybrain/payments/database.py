@@ -45,7 +45,8 @@ class Database:
                 "sqlite+aiosqlite:////path/to/ledger.db, or leave it out."
             )
         try:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            # Who paid for what, and signed payments, are nobody else's business.
+            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise LedgerUnavailable(f"The ledger cannot be created: {error}") from error
         database = cls(create_async_engine(parsed))
