@@ -20,7 +20,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]  # comes with ray[serve], without types
+import yaml  # type: ignore[import-untyped]  # it ships no types
 from caller import Caller, Way
 from eth_account.signers.local import LocalAccount
 from latency import Row, Sample, markdown, overhead, payment_steps

@@ -60,7 +60,7 @@ def ray_metrics_of_service() -> Metrics:
 
 async def scrape_cluster() -> str:
     """Our metrics from every node's agent, in Prometheus' text format."""
-    alive = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's types end here
     urls = [
         f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
         for node in alive

@@ -274,7 +274,7 @@ SERVE_ENVIRONMENT = {
     "RAY_ADDRESS": "local",  # a cluster of our own, whatever else runs on this machine
     # Else Ray writes a token into the home folder, and serve and its cluster must share it.
     "RAY_AUTH_MODE": "disabled",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # a quarter off the first token: benchmarks/README.md
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # see benchmarks/README.md
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """What Ray Serve should find in its environment on one machine."""

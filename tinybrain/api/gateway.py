@@ -10,7 +10,7 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -195,13 +195,13 @@ class Gateway:
             )
 
     async def _within_time(
-        self, events: AsyncIterator[AnswerEvent], admission: Admission
+        self, events: AsyncGenerator[AnswerEvent, None], admission: Admission
     ) -> AsyncGenerator[AnswerEvent, None]:
         loop = asyncio.get_running_loop()
         limit_s = self.settings.answer_timeout_s
         deadline = loop.time() + limit_s - (time.perf_counter() - admission.started)
         unread_s = 0.0
-        async with aclosing(events) as open_events:  # type: ignore[type-var]
+        async with aclosing(events) as open_events:
             while True:
                 try:
                     async with asyncio.timeout_at(deadline):

@@ -51,10 +51,10 @@ def ask(
     model: Model = "tinybrain",
     max_price: MaxPrice = "0.05",
     max_tokens: MaxTokens = 512,
-    as_json: AsJson = False,  # noqa: FBT002  # typer makes it a flag
+    as_json: AsJson = False,  # typer makes it a flag
 ) -> None:
     """Pay for one answer, print it as it comes, then its receipt."""
-    from tinybrain.cli.ask import ask_once  # noqa: PLC0415
+    from tinybrain.cli.ask import ask_once
 
     payer = _payer(url, home, key, model, max_price, max_tokens)
     _run(ask_once(payer, question, as_json=as_json))
@@ -70,7 +70,7 @@ def chat(
     max_tokens: MaxTokens = 512,
 ) -> None:
     """Talk in turns; every answer is paid for. Ctrl-D or an empty line ends it."""
-    from tinybrain.cli.ask import converse  # noqa: PLC0415
+    from tinybrain.cli.ask import converse
 
     _run(converse(_payer(url, home, key, model, max_price, max_tokens)))
 
@@ -87,23 +87,23 @@ def wallet(
             show_default=False,
         ),
     ] = None,
-    as_json: AsJson = False,  # noqa: FBT002
+    as_json: AsJson = False,
 ) -> None:
     """Show balances: the devnet's wallets, or the one of a key."""
-    from tinybrain.cli.wallet import show_balances  # noqa: PLC0415
+    from tinybrain.cli.wallet import show_balances
 
     _run(show_balances(home, key, rpc_url=rpc_url, as_json=as_json))
 
 
 @app.command()
 def doctor(
-    online: Annotated[  # noqa: FBT002
+    online: Annotated[
         bool, typer.Option("--online", help="Ask the chain, facilitator and upstream too.")
     ] = False,
-    as_json: AsJson = False,  # noqa: FBT002
+    as_json: AsJson = False,
 ) -> None:
     """Check that the service could start with the settings as they are; pays nothing."""
-    from tinybrain.cli.doctor import examine  # noqa: PLC0415
+    from tinybrain.cli.doctor import examine
 
     raise typer.Exit(_run(examine(online=online, as_json=as_json)))
 
@@ -115,7 +115,7 @@ def serve(
     ),
 ) -> None:
     """Check the settings, then `serve run` the service without the devnet."""
-    from tinybrain.cli.serve import serve_forever  # noqa: PLC0415
+    from tinybrain.cli.serve import serve_forever
 
     _guard(lambda: serve_forever(config))
 
@@ -129,7 +129,7 @@ def devnet(
     upstream_port: Annotated[int, typer.Option(help="Port of the larger model.")] = 4403,
 ) -> None:
     """Start a local chain, a facilitator, a paid larger model and the service."""
-    from tinybrain.cli.devnet import start  # noqa: PLC0415
+    from tinybrain.cli.devnet import start
 
     raise typer.Exit(
         _guard(
@@ -146,7 +146,7 @@ def devnet(
 
 @app.callback(invoke_without_command=True)
 def main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """TinyBrain sells chat answers over x402, and buys the ones it does not know."""
     if version:
@@ -157,9 +157,9 @@ def main(
 def _payer(
     url: str, home: Path, key: str | None, model: str, max_price: str, max_tokens: int
 ) -> Any:
-    from tinybrain.cli.client import Asker  # noqa: PLC0415
-    from tinybrain.cli.wallet import caller_key  # noqa: PLC0415
-    from tinybrain.usdc import parse_usdc  # noqa: PLC0415
+    from tinybrain.cli.client import Asker
+    from tinybrain.cli.wallet import caller_key
+    from tinybrain.usdc import parse_usdc
 
     def build() -> Any:
         try:

@@ -22,4 +22,4 @@ def serve_forever(config: Path) -> NoReturn:
         raise ConfigError(f"{config} does not exist. Name Ray Serve's configuration file.")
     load_settings().require_serving()
     command = [sys.executable, "-m", "ray.serve.scripts", "run", str(config)]
-    os.execve(sys.executable, command, SERVE_ENVIRONMENT | os.environ)  # noqa: S606
+    os.execve(sys.executable, command, SERVE_ENVIRONMENT | os.environ)  # noqa: S606  # our own interpreter
