@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tinybrain.errors import ConfigError
@@ -34,6 +34,19 @@ PUBLIC_RPC_BY_NETWORK = {
     "eip155:8453": "https://mainnet.base.org",
     "eip155:84532": "https://sepolia.base.org",
 }
+
+
+Flow = Literal["authorization", "upfront"]
+"""When a payment is settled: after the answer, or before it. Source: x402, payment flows."""
+
+
+class Offer(BaseModel):
+    """What an answer costs (atomic USDC) and in which flow it is paid; None takes the default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    price: UsdcSetting | None = None
+    flow: Flow | None = None
 
 
 def _names(name: str, *others: str) -> AliasChoices:
@@ -65,13 +78,39 @@ class Settings(BaseSettings):
     price: UsdcSetting = Field(Usdc(10_000), validation_alias=_names("PRICE"))
     api_key: SecretStr | None = Field(None, validation_alias=_names("API_KEY", "TINYCHAT_API_KEY"))
     public_url: str = Field("http://127.0.0.1:8000", validation_alias=_names("PUBLIC_URL"))
-    max_unsettled: int = Field(8, ge=1, le=10_000, validation_alias=_names("MAX_UNSETTLED"))
+    prices: dict[str, Offer] = Field(default_factory=dict, validation_alias=_names("PRICES"))
+    flow: Flow = Field("authorization", validation_alias=_names("FLOW"))
+    trust_after: int = Field(0, ge=0, le=1_000_000, validation_alias=_names("TRUST_AFTER"))
+    max_unsettled_per_payer: UsdcSetting = Field(
+        Usdc(80_000), validation_alias=_names("MAX_UNSETTLED_PER_PAYER")
+    )
+    max_unsettled: UsdcSetting = Field(Usdc(25_000_000), validation_alias=_names("MAX_UNSETTLED"))
+    max_refusals: int = Field(60, ge=1, le=100_000, validation_alias=_names("MAX_REFUSALS"))
+    replay_s: float = Field(3600, ge=0, le=2_592_000, validation_alias=_names("REPLAY_S"))
     answer_timeout_s: float = Field(120, gt=0, le=3600, validation_alias=_names("ANSWER_TIMEOUT_S"))
     payment_timeout_s: int = Field(300, gt=0, le=3600, validation_alias=_names("PAYMENT_TIMEOUT_S"))
 
     ingress_replicas: int = Field(1, ge=1, le=1000, validation_alias=_names("INGRESS_REPLICAS"))
 
+    # Tabs
+    tab_min_deposit: UsdcSetting = Field(
+        Usdc(100_000), validation_alias=_names("TAB_MIN_DEPOSIT")
+    )
+    tab_max_deposit: UsdcSetting = Field(
+        Usdc(5_000_000), validation_alias=_names("TAB_MAX_DEPOSIT")
+    )
+    bar_tab_max_deposit: UsdcSetting = Field(
+        Usdc(500_000), validation_alias=_names("BAR_TAB_MAX_DEPOSIT")
+    )
+    bar_tab_idle_s: float = Field(1800, gt=0, le=86_400, validation_alias=_names("BAR_TAB_IDLE_S"))
+    tab_idle_s: float = Field(2_592_000, gt=0, validation_alias=_names("TAB_IDLE_S"))
+
     # Settling
+    confirmations: int = Field(6, ge=1, le=1000, validation_alias=_names("CONFIRMATIONS"))
+    batch_size: int = Field(50, ge=1, le=200, validation_alias=_names("BATCH_SIZE"))
+    low_gas_settlements: int = Field(
+        500, ge=1, le=1_000_000, validation_alias=_names("LOW_GAS_SETTLEMENTS")
+    )
     facilitator: str | None = Field(None, validation_alias=_names("FACILITATOR", "FACILITATOR_URL"))
     rpc_url: str | None = Field(None, validation_alias=_names("RPC_URL"))
     gas_private_key: SecretStr | None = Field(None, validation_alias=_names("GAS_PRIVATE_KEY"))
@@ -134,8 +173,15 @@ class Settings(BaseSettings):
     max_cost_per_call: UsdcSetting = Field(
         Usdc(5_000), validation_alias=_names("MAX_COST_PER_CALL")
     )
+    min_margin: UsdcSetting = Field(Usdc(1_000), validation_alias=_names("MIN_MARGIN"))
+    max_cost_per_hour: UsdcSetting = Field(
+        Usdc(1_000_000), validation_alias=_names("MAX_COST_PER_HOUR")
+    )
     max_cost_per_day: UsdcSetting = Field(
         Usdc(5_000_000), validation_alias=_names("MAX_COST_PER_DAY")
+    )
+    max_cost_per_provider: UsdcSetting = Field(
+        Usdc(5_000_000), validation_alias=_names("MAX_COST_PER_PROVIDER")
     )
 
     @field_validator("network")
@@ -193,6 +239,11 @@ class Settings(BaseSettings):
         return url
 
     @property
+    def facilitators(self) -> list[str]:
+        """Who settles, in the order in which they are tried: "own", "cdp", or URLs."""
+        return [name.strip() for name in (self.facilitator or "").split(",") if name.strip()]
+
+    @property
     def ledger(self) -> str:
         """SQLAlchemy URL of the ledger."""
         if self.ledger_url:
@@ -235,15 +286,22 @@ class Settings(BaseSettings):
         return self
 
     def _facilitator_faults(self) -> list[str]:
-        match self.facilitator:
-            case None:
-                return [
-                    (
-                        "TINYBRAIN_FACILITATOR is missing: nobody would settle the payments. "
-                        'Set it to "own" (with TINYBRAIN_GAS_PRIVATE_KEY), "cdp" (with '
-                        "CDP_API_KEY_ID and CDP_API_KEY_SECRET), or a facilitator's URL."
-                    )
-                ]
+        if not self.facilitators:
+            return [
+                (
+                    "TINYBRAIN_FACILITATOR is missing: nobody would settle the payments. "
+                    'Set it to "own" (with TINYBRAIN_GAS_PRIVATE_KEY), "cdp" (with '
+                    "CDP_API_KEY_ID and CDP_API_KEY_SECRET), a facilitator's URL, or several of "
+                    "them with commas between, in the order to try them."
+                )
+            ]
+        faults = []
+        for name in self.facilitators:
+            faults += self._faults_of(name)
+        return faults
+
+    def _faults_of(self, facilitator: str) -> list[str]:
+        match facilitator:
             case "own" if self.gas_private_key is None:
                 return [
                     (
@@ -262,7 +320,7 @@ class Settings(BaseSettings):
                     if value is None
                 ]
             case str() as url if url != "own" and not url.startswith(("http://", "https://")):
-                return [f'TINYBRAIN_FACILITATOR is {url!r}: it must be "own", "cdp", or a URL.']
+                return [f'TINYBRAIN_FACILITATOR has {url!r}: each must be "own", "cdp", or a URL.']
         return []
 
 

@@ -8,7 +8,9 @@ TinyBrainError
 ├── Unauthorized        401  a credential was given and is wrong
 ├── PaymentRequired     402  no payment, or one that does not pay for this
 ├── PaymentConflict     409  this authorization already bought an answer
-├── TooManyUnsettled    429  the payer has too many answers not paid for yet
+├── DebtOwed            403  the payer owes for an earlier answer
+├── TooManyUnsettled    429  the payer has too much that is not paid for yet
+├── TooManyRefusals     429  too many payments from this address were refused
 ├── NotFound            404
 ├── Busy                503  no capacity now
 ├── AnswerFailed        502  no model could answer; nothing is charged
@@ -16,6 +18,7 @@ TinyBrainError
 │   └── UpstreamError
 │       └── BudgetExceeded   a spending cap refused the purchase
 ├── PaymentServiceError 503  the facilitator or chain could not be asked
+├── PaymentPending      503  a payment is on its way and its outcome not known yet
 └── LedgerUnavailable   503  the ledger cannot be read or written; nothing was delivered
 """
 
@@ -116,12 +119,28 @@ class PaymentConflict(TinyBrainError):
     default_code = "payment_already_used"
 
 
+class DebtOwed(TinyBrainError):
+    """The payer owes for an earlier answer, and is served again when that is paid."""
+
+    status = 403
+    type = "payment_error"
+    default_code = "debt_owed"
+
+
 class TooManyUnsettled(TinyBrainError):
-    """The payer has too many answers that are not paid for yet."""
+    """The payer, or all payers together, have too much that is not paid for yet."""
 
     status = 429
     type = "payment_error"
     default_code = "too_many_unsettled"
+
+
+class TooManyRefusals(TinyBrainError):
+    """Too many payments from one address were refused; verifying each costs work."""
+
+    status = 429
+    type = "payment_error"
+    default_code = "too_many_refusals"
 
 
 class PaymentServiceError(TinyBrainError):
@@ -130,6 +149,14 @@ class PaymentServiceError(TinyBrainError):
     status = 503
     type = "server_error"
     default_code = "payment_service_unavailable"
+
+
+class PaymentPending(TinyBrainError):
+    """A payment is on its way; sending the same one again finds out what became of it."""
+
+    status = 503
+    type = "payment_error"
+    default_code = "payment_pending"
 
 
 class LedgerUnavailable(TinyBrainError):
