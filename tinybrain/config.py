@@ -8,7 +8,15 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tinybrain.errors import ConfigError
@@ -93,9 +101,8 @@ class Settings(BaseSettings):
     ingress_replicas: int = Field(1, ge=1, le=1000, validation_alias=_names("INGRESS_REPLICAS"))
 
     # Tabs
-    tab_min_deposit: UsdcSetting = Field(
-        Usdc(100_000), validation_alias=_names("TAB_MIN_DEPOSIT")
-    )
+    refunds: bool | None = Field(None, validation_alias=_names("REFUNDS"))
+    tab_min_deposit: UsdcSetting = Field(Usdc(100_000), validation_alias=_names("TAB_MIN_DEPOSIT"))
     tab_max_deposit: UsdcSetting = Field(
         Usdc(5_000_000), validation_alias=_names("TAB_MAX_DEPOSIT")
     )

@@ -1,4 +1,7 @@
-"""A real SQLite ledger for every test, and builders of its rows."""
+"""A real ledger for every test, once on SQLite and once on PostgreSQL; builders of its rows."""
+
+import asyncio
+from itertools import count
 
 import pytest
 
@@ -6,6 +9,8 @@ from tinybrain.payments.database import Database
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.records import NewAnswer, NewPayment, NewPurchase
+
+from tests.payments.local_postgres import LocalPostgres
 
 
 class Clock:
@@ -23,9 +28,33 @@ def clock():
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    """The session's PostgreSQL, with an empty migrated database `template`."""
+    try:
+        postgres = LocalPostgres()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    postgres.start()
+    yield postgres
+    postgres.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request, tmp_path):
+    """An empty database of each kind that the ledger may be kept in."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
+        return
+    postgres = request.getfixturevalue("postgres")
+    postgres.create_database("ledger")
+    yield postgres.url("ledger")
+    postgres.drop_database("ledger")
+
+
 @pytest.fixture
-async def database(tmp_path):
-    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+async def database(database_url):
+    database = await Database.open(database_url)
     yield database
     await database.close()
 

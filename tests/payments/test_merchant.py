@@ -1,9 +1,10 @@
-"""What a payment header must be; the checks that need no chain."""
+"""What is asked for, and which payments are taken."""
 
 import base64
 import json
 import secrets
 import time
+from dataclasses import replace
 
 import pytest
 from eth_account import Account
@@ -11,14 +12,20 @@ from x402 import x402ClientSync
 from x402.http.utils import decode_payment_required_header, encode_payment_signature_header
 from x402.mechanisms.evm.exact import register_exact_evm_client
 from x402.mechanisms.evm.signers import EthAccountSigner
-from x402.schemas import VerifyResponse
+from x402.schemas import PaymentRequiredV1, VerifyResponse
 
 from tinybrain.config import load_settings
-from tinybrain.errors import InvalidRequest, PaymentRequired, RequestTooLarge
-from tinybrain.payments.merchant import Merchant, challenge_header
+from tinybrain.errors import PaymentRequired
+from tinybrain.payments.merchant import Merchant, payload_of
+from tinybrain.payments.pricing import Product
+from tinybrain.payments.records import Purpose
+from tinybrain.payments.wire import challenge_body, challenge_header, read_payment
 
 PAY_TO = "0x" + "c" * 40
 OTHER = "0x" + "d" * 40
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+ANSWER = Product("/v1/chat/completions", "One chat answer", 10_000, "authorization")
+UPFRONT = replace(ANSWER, flow="upfront")
 
 
 class Verdict:
@@ -34,8 +41,7 @@ class Verdict:
 
 
 @pytest.fixture
-def settings(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def settings():
     return load_settings(network="eip155:84532", pay_to=PAY_TO)
 
 
@@ -50,44 +56,92 @@ def merchant(settings, facilitator):
 
 
 @pytest.fixture
-def sign(merchant):
+def wallet():
+    return Account.create()
+
+
+@pytest.fixture
+def sign(merchant, wallet):
     """Signs like a stock client, then lets the test spoil the payload."""
     client = x402ClientSync()
-    register_exact_evm_client(client, EthAccountSigner(Account.create()))
+    register_exact_evm_client(client, EthAccountSigner(wallet))
 
-    def build(spoil=None):
-        challenge = merchant.challenge("/v1/chat/completions", "payment_required")
+    def build(spoil=None, product=ANSWER, version=2):
+        challenge = merchant.challenge(product, "payment_required")
+        if version == 1:
+            body = challenge_body(challenge, merchant.required(product), openai_client=False)
+            challenge = PaymentRequiredV1.model_validate(body)
         payload = client.create_payment_payload(challenge).model_dump(
             by_alias=True, exclude_none=True
         )
         if spoil:
             spoil(payload)
-        return base64.b64encode(json.dumps(payload).encode()).decode()
+        return parsed(payload)
 
     return build
 
 
-async def refused(merchant, header, code, error=PaymentRequired):
-    with pytest.raises(error) as caught:
-        await merchant.admit(header, request_hash="h")
+def parsed(payload):
+    name = "X-PAYMENT" if payload["x402Version"] == 1 else "PAYMENT-SIGNATURE"
+    headers = {name: [base64.b64encode(json.dumps(payload).encode()).decode()]}
+    return read_payment(lambda name: headers.get(name, []))
+
+
+async def admit(merchant, header, product=ANSWER):
+    payment = merchant.identify(header, product, request_hash="h")
+    await merchant.verify(payment)
+    return payment
+
+
+async def refused(merchant, header, code, product=ANSWER):
+    with pytest.raises(PaymentRequired) as caught:
+        await admit(merchant, header, product)
     assert caught.value.code == code
     return caught.value
 
 
-async def test_a_stock_clients_payment_is_admitted(merchant, facilitator, sign):
-    payment = await merchant.admit(sign(), request_hash="h")
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("product", [ANSWER, UPFRONT])
+async def test_a_stock_clients_payment_is_admitted(
+    merchant, facilitator, wallet, sign, version, product
+):
+    payment = await admit(merchant, sign(product=product, version=version), product)
     assert facilitator.asked == 1
     assert (payment.amount, payment.pay_to, payment.request_hash) == (10_000, PAY_TO, "h")
-    assert payment.payer == payment.payer.lower()
+    assert payment.payer == wallet.address.lower()
+    assert (payment.flow, payment.purpose) == (product.flow, Purpose.ANSWER)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_is_kept_of_a_payment_is_version_2_and_the_token_takes_it(chain, sign, version):
+    settings = load_settings(network="eip155:84532", pay_to=PAY_TO)
+    merchant, payer = Merchant(settings, Verdict()), chain.new_wallet()
+    client = x402ClientSync()
+    register_exact_evm_client(client, EthAccountSigner(payer))
+    kept = payload_of(merchant.identify(sign(version=version), ANSWER, request_hash="h").payload)
+    assert (kept.x402_version, kept.accepted) == (2, merchant.requirements(ANSWER))
 
 
 def test_the_challenge_can_be_read_by_the_sdk(merchant):
     challenge = decode_payment_required_header(
-        challenge_header(merchant.challenge("/v1/chat/completions", "payment_required"))
+        challenge_header(merchant.challenge(ANSWER, "payment_required"))
     )
     (offer,) = challenge.accepts
     assert (offer.scheme, offer.amount, offer.pay_to) == ("exact", "10000", PAY_TO)
     assert challenge.resource.url == "http://127.0.0.1:8000/v1/chat/completions"
+
+
+def test_the_challenge_says_the_products_price_flow_and_that_identifiers_are_honoured(merchant):
+    dear = replace(UPFRONT, price=2_500_000)
+    challenge = merchant.challenge(dear, "payment_required")
+    (offer,) = challenge.accepts
+    assert (offer.amount, offer.extra["paymentFlow"]) == ("2500000", "upfront")
+    assert challenge.extensions["payment-identifier"]["info"] == {"required": False}
+    assert "$2.50" in merchant.required(dear).message
+
+
+def test_clients_older_than_the_flows_are_not_shown_the_default_one(merchant):
+    assert "paymentFlow" not in merchant.requirements(ANSWER).extra
 
 
 def accepted(**changes):
@@ -96,17 +150,6 @@ def accepted(**changes):
 
 def signed(**changes):
     return lambda payload: payload["payload"]["authorization"].update(changes)
-
-
-def signed_in(**seconds):
-    """Times so many seconds from when the test runs; it may have been collected long ago."""
-
-    def spoil(payload):
-        now = int(time.time())
-        changes = {name: str(now + offset) for name, offset in seconds.items()}
-        payload["payload"]["authorization"].update(changes)
-
-    return spoil
 
 
 @pytest.mark.parametrize(
@@ -130,96 +173,113 @@ async def test_other_terms_are_refused_by_name_without_asking_anyone(
     assert facilitator.asked == 0
 
 
-@pytest.mark.parametrize(
-    ("spoil", "code"),
-    [
-        (signed_in(validBefore=-1), "payment_expired"),
-        (signed_in(validBefore=+100), "payment_expired"),
-        (signed_in(validAfter=+1000), "payment_not_yet_valid"),
-        (signed_in(validBefore=+(10**7)), "payment_window_too_long"),
-    ],
-)
-async def test_the_window_must_fit_the_answer(merchant, facilitator, sign, spoil, code):
-    await refused(merchant, sign(spoil), code)
-    assert facilitator.asked == 0
+async def test_a_version_1_payment_on_another_network_is_refused(merchant, sign):
+    header = sign(lambda payload: payload.update(network="base"), version=1)
+    assert "network" in (await refused(merchant, header, "payment_invalid")).message
 
 
-def drop(*path):
-    def spoil(payload):
-        for key in path[:-1]:
-            payload = payload[key]
-        del payload[path[-1]]
-
-    return spoil
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        drop("accepted"),
-        drop("payload", "signature"),
-        drop("payload", "authorization", "nonce"),
-        signed(nonce="0x12"),
-        signed(value="-1"),
-        signed(value="abc"),
-        signed(value=str(2**256)),
-        signed(**{"from": "0x1"}),
-        lambda payload: payload.update(x402Version=1),
-        lambda payload: payload.update(x402Version="2"),
-        lambda payload: payload["payload"].update(signature="0x"),
-        lambda payload: payload["payload"].update(signature="0x" + "f" * 5000),
-        lambda payload: payload["payload"].update(signature="0x" + "f" * 128),
-    ],
-)
-async def test_malformed_payloads_are_refused(merchant, facilitator, sign, spoil):
-    await refused(merchant, sign(spoil), "payment_malformed", InvalidRequest)
-    assert facilitator.asked == 0
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        "",
-        "%%%",
-        "bm90IGpzb24=",
-        base64.b64encode(b"[1,2]").decode(),
-        base64.b64encode(b"null").decode(),
-        base64.b64encode(b'{"x402Version": 2}').decode(),
-        base64.b64encode(b"[" * 5000).decode(),
-        base64.b64encode(b"\xff\xfe").decode(),
-    ],
-)
-async def test_headers_that_are_no_payload_are_refused(merchant, header):
-    await refused(merchant, header, "payment_malformed", InvalidRequest)
-
-
-async def test_a_truncated_header_is_refused(merchant, sign):
-    await refused(merchant, sign()[:-21], "payment_malformed", InvalidRequest)
-
-
-async def test_an_oversized_header_is_not_even_decoded(merchant):
-    await refused(merchant, "A" * 16_385, "payment_header_too_large", RequestTooLarge)
+async def test_a_payment_for_a_cheaper_product_does_not_buy_a_dearer_one(merchant, sign):
+    dear = replace(ANSWER, price=20_000)
+    await refused(merchant, sign(), "payment_invalid", dear)
 
 
 def forge(payload):
     payload["payload"]["signature"] = "0x" + "1" * 128 + "1b"
 
 
+def twin(payload):
+    """The other signature of the same key and message, which anyone can compute."""
+    r, s, v = (payload["payload"]["signature"][part] for part in (slice(2, 66), slice(66, 130), -2))
+    given_v = payload["payload"]["signature"][-2:]
+    other_v = {"1b": "1c", "1c": "1b"}[given_v]
+    payload["payload"]["signature"] = f"0x{r}{ORDER - int(s, 16):064x}{other_v}"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         forge,
+        twin,
         signed(**{"from": OTHER}),
         signed(nonce="0x" + "9" * 64),
-        signed_in(validBefore=+299),
+        signed(validBefore=2**40),
         lambda payload: payload["payload"].update(signature="0x" + "0" * 130),
     ],
 )
-async def test_only_the_payers_own_signature_of_these_very_terms_counts(
-    merchant, facilitator, sign, spoil
+def test_only_the_payers_own_signature_of_these_very_terms_counts(merchant, sign, spoil):
+    with pytest.raises(PaymentRequired) as caught:
+        merchant.identify(sign(spoil), ANSWER, request_hash="h")
+    assert caught.value.code == "payment_invalid_signature"
+
+
+def test_a_signature_whose_v_counts_from_zero_is_kept_as_the_token_wants_it(merchant, sign):
+    def recount(payload):
+        signature = payload["payload"]["signature"]
+        payload["payload"]["signature"] = signature[:-2] + {"1b": "00", "1c": "01"}[signature[-2:]]
+
+    payment = merchant.identify(sign(recount), ANSWER, request_hash="h")
+    assert payment.payload["payload"]["signature"][-2:] in ("1b", "1c")
+
+
+class Clock:
+    """Real time, which tests move."""
+
+    ahead = 0
+
+    def __call__(self):
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.mark.parametrize(
+    ("ahead", "product", "code"),
+    [
+        (-1000, ANSWER, "payment_not_yet_valid"),
+        (+155, ANSWER, "payment_expired"),  # 145 seconds left, an answer may take 120
+        (+275, UPFRONT, "payment_expired"),
+        (+301, UPFRONT, "payment_expired"),
+    ],
+)
+async def test_the_window_must_fit_the_product(
+    settings, facilitator, clock, sign, ahead, product, code
 ):
-    await refused(merchant, sign(spoil), "payment_invalid_signature")
+    merchant = Merchant(settings, facilitator, clock=clock)
+    header = sign(product=product)
+    clock.ahead = ahead
+    await refused(merchant, header, code, product)
     assert facilitator.asked == 0
+
+
+async def test_a_payment_that_settles_first_may_expire_sooner(settings, facilitator, clock, sign):
+    merchant = Merchant(settings, facilitator, clock=clock)
+    header = sign(product=UPFRONT)
+    clock.ahead = 200
+    await admit(merchant, header, UPFRONT)
+
+
+async def test_a_far_window_is_refused(facilitator, sign):
+    patient = Merchant(
+        load_settings(network="eip155:84532", pay_to=PAY_TO, payment_timeout_s=3600), facilitator
+    )
+    client = x402ClientSync()
+    register_exact_evm_client(client, EthAccountSigner(Account.create()))
+    payload = client.create_payment_payload(patient.challenge(ANSWER, "payment_required"))
+    header = parsed(payload.model_dump(by_alias=True, exclude_none=True))
+    strict = Merchant(load_settings(network="eip155:84532", pay_to=PAY_TO), facilitator)
+    await refused(strict, header, "payment_window_too_long")
+
+
+def test_a_retry_after_its_window_has_closed_is_still_identified(
+    settings, facilitator, clock, sign
+):
+    header = sign()
+    clock.ahead = 3000
+    late = Merchant(settings, facilitator, clock=clock)
+    assert late.identify(header, ANSWER, request_hash="h").amount == 10_000
 
 
 @pytest.mark.parametrize(
@@ -236,34 +296,40 @@ async def test_the_facilitators_reason_becomes_a_code(settings, sign, reason, co
 
 
 async def test_internal_words_of_a_facilitator_are_not_passed_on(settings, sign):
-    leak = "invalid literal for int() with base 10: 'abc'"
-    with pytest.raises(PaymentRequired) as caught:
-        await Merchant(settings, Verdict(leak)).admit(sign(), request_hash="h")
-    assert "literal" not in caught.value.message
+    merchant = Merchant(settings, Verdict("invalid literal for int() with base 10: 'abc'"))
+    assert "literal" not in (await refused(merchant, sign(), "payment_invalid")).message
 
 
-async def test_a_re_encoded_authorization_is_still_the_same_key(merchant, sign):
-    header = sign()
-    respaced = json.dumps(json.loads(base64.b64decode(header)), indent=3)
-    again = base64.b64encode(respaced.encode()).decode()
-    first = merchant.identify(header, request_hash="h")
-    second = merchant.identify(again, request_hash="h")
-    assert first.nonce == second.nonce
-    assert first.payer == second.payer
-
-
-async def test_capital_letters_do_not_make_another_key(merchant, sign):
-    nonce = "0x" + secrets.token_hex(32)
-
+def test_capital_letters_do_not_make_another_key(merchant, sign):
     def shout(payload):
         authorization = payload["payload"]["authorization"]
-        authorization["nonce"] = "0x" + nonce[2:].upper()
+        authorization["nonce"] = "0x" + authorization["nonce"][2:].upper()
 
-    assert merchant.identify(sign(shout), request_hash="h").nonce == nonce
+    payment = merchant.identify(sign(shout), ANSWER, request_hash="h")
+    assert payment.nonce == payment.nonce.lower()
+
+
+def test_the_payments_identifier_and_purpose_are_kept(merchant, sign):
+    identifier = f"pay_{secrets.token_hex(16)}"
+
+    def name(payload):
+        payload["extensions"]["payment-identifier"]["info"]["id"] = identifier
+
+    payment = merchant.identify(sign(name), ANSWER, request_hash="h", purpose=Purpose.TAB)
+    assert (payment.identifier, payment.purpose) == (identifier, Purpose.TAB)
+
+
+def test_nothing_that_was_not_checked_is_kept(merchant, sign):
+    def smuggle(payload):
+        payload["extensions"]["surprise"] = {"info": "surprise"}
+        payload["payload"]["surprise"] = payload["accepted"]["extra"]["surprise"] = "surprise"
+
+    payment = merchant.identify(sign(smuggle), ANSWER, request_hash="h")
+    assert "surprise" not in json.dumps([payment.payload, payment.requirements])
 
 
 def test_the_header_a_client_makes_is_within_bounds(merchant):
     client = x402ClientSync()
     register_exact_evm_client(client, EthAccountSigner(Account.create()))
-    challenge = merchant.challenge("/v1/chat/completions", "payment_required")
-    assert len(encode_payment_signature_header(client.create_payment_payload(challenge))) < 2000
+    payload = client.create_payment_payload(merchant.challenge(ANSWER, "payment_required"))
+    assert len(encode_payment_signature_header(payload)) < 2000

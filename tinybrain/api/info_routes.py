@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 import tinybrain
+from tinybrain.api.discovery import CHAT_PATH
 from tinybrain.api.gateway import Gateway
 from tinybrain.api.openai import AUTO_MODEL, model_modes
 from tinybrain.errors import ModelNotFound, NotFound
@@ -33,9 +34,9 @@ async def index(request: Request) -> Response:
         {
             "name": "TinyBrain",
             "version": tinybrain.__version__,
-            "price": format_usdc(gateway.merchant.price),
-            "ask": "POST /v1/chat/completions",
-            "see": ["/v1/models", "/health", "/stats", "/metrics"],
+            "price": format_usdc(gateway.prices.product(CHAT_PATH, AUTO_MODEL).price),
+            "ask": f"POST {CHAT_PATH}",
+            "see": ["/v1/models", "/.well-known/x402", "/health", "/stats", "/metrics"],
         }
     )
 
@@ -44,14 +45,13 @@ async def health(request: Request) -> Response:
     """GET /health: 200 while requests can be answered, 503 while the ledger cannot be read."""
     gateway: Gateway = request.app.state.gateway
     await gateway.ledger.ping()
-    requirements = gateway.merchant.requirements
     return JSONResponse(
         {
             "status": "ok",
             "ready": True,
             "version": tinybrain.__version__,
-            "network": requirements.network,
-            "payTo": requirements.pay_to,
+            "network": gateway.settings.network,
+            "payTo": gateway.settings.pay_to,
             "upstream": gateway.settings.upstream_model,
         }
     )
@@ -104,7 +104,7 @@ async def receipt(request: Request) -> Response:
 
 
 def _card(gateway: Gateway, name: str) -> dict[str, Any]:
-    requirements = gateway.merchant.requirements
+    product = gateway.prices.product(CHAT_PATH, name)
     mode = model_modes(gateway.settings)[name]
     return {
         "id": name,
@@ -113,10 +113,11 @@ def _card(gateway: Gateway, name: str) -> dict[str, Any]:
         "owned_by": "tinybrain" if mode != "upstream" else name.partition("/")[0],
         "description": MODEL_NOTES[mode],
         "pricing": {
-            "request": format_usdc(gateway.merchant.price).removeprefix("$"),
-            "amount": requirements.amount,
-            "asset": requirements.asset,
-            "network": requirements.network,
+            "request": format_usdc(product.price).removeprefix("$"),
+            "amount": str(product.price),
+            "asset": gateway.settings.token.address,
+            "network": gateway.settings.network,
+            "flow": product.flow,
         },
         "default": name == AUTO_MODEL,
     }

@@ -1,4 +1,4 @@
-"""What the chain knows of an EIP-3009 authorization. Reads only.
+"""What the chain knows of a token: authorizations, balances, transfers. Reads only.
 
 `authorizationState` cannot tell used from cancelled; the AuthorizationUsed event can. It names
 payer and nonce only, and a payer can sign a nonce twice: whether this
@@ -6,49 +6,26 @@ authorization was the one used, the Transfer that the token emits right after it
 Source: EIP-3009.
 """
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import requests
-from eth_typing import BlockNumber
-from web3 import HTTPProvider, Web3
-from web3.exceptions import Web3Exception
-from web3.middleware import ExtraDataToPOAMiddleware
-from web3.types import LogReceipt
+from eth_utils.crypto import keccak
 
 from tinybrain.errors import PaymentServiceError
+from tinybrain.payments.eip3009 import CANCELED, TRANSFER, USED, Log, Transfer, topic, transfers
+from tinybrain.payments.rpc import Rpc, RpcRefused
 
-T = TypeVar("T")
-
-USED, CANCELED, TRANSFER = (
-    Web3.to_hex(Web3.keccak(text=signature))
-    for signature in (
-        "AuthorizationUsed(address,bytes32)",
-        "AuthorizationCanceled(address,bytes32)",
-        "Transfer(address,address,uint256)",
-    )
+AUTHORIZATION_STATE, BALANCE_OF = (
+    f"0x{keccak(text=signature)[:4].hex()}"
+    for signature in ("authorizationState(address,bytes32)", "balanceOf(address)")
 )
-"""The events' first topics."""
+LOG_RANGE = 2_000
+"""Blocks asked for at once; a provider that takes fewer refuses, and is asked for half."""
+TOPICS = 200  # addresses in one filter
 
-RPC_TIMEOUT_S = 10
-ABI = [
-    {
-        "type": "function",
-        "name": "authorizationState",
-        "stateMutability": "view",
-        "inputs": [{"name": "authorizer", "type": "address"}, {"name": "nonce", "type": "bytes32"}],
-        "outputs": [{"name": "", "type": "bool"}],
-    },
-    {
-        "type": "function",
-        "name": "balanceOf",
-        "stateMutability": "view",
-        "inputs": [{"name": "account", "type": "address"}],
-        "outputs": [{"name": "", "type": "uint256"}],
-    },
-]
+BlockTag = int | str
+"""A block's number, or "latest", "safe" or "finalized"."""
 
 
 class Use(Enum):
@@ -60,108 +37,169 @@ class Use(Enum):
 
 
 class AuthorizationUse(NamedTuple):
-    """The use, and the hash of the transfer if there was one."""
+    """The use, with the hash and the block of the transfer if there was one."""
 
     use: Use
     transaction: str | None = None
+    block: int | None = None
 
 
 class Chain:
-    """A token on one network, read over JSON-RPC; synchronous calls run in threads."""
+    """A token on one network."""
 
-    def __init__(self, rpc_url: str, asset: str) -> None:
-        provider = HTTPProvider(rpc_url, request_kwargs={"timeout": RPC_TIMEOUT_S})
-        self._web3 = Web3(provider)
-        self._web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
-        self._asset = Web3.to_checksum_address(asset)
-        self._token = self._web3.eth.contract(address=self._asset, abi=ABI)
+    def __init__(self, rpc: Rpc, asset: str) -> None:
+        self._rpc = rpc
+        self._asset = asset
 
     async def authorization_use(
-        self, payer: str, nonce: str, *, pay_to: str, amount: int, since: int, until: int
+        self,
+        payer: str,
+        nonce: str,
+        *,
+        pay_to: str,
+        amount: int,
+        since: int,
+        until: int,
+        block_tag: BlockTag = "latest",
     ) -> AuthorizationUse:
         """Look up one authorization to move `amount` atomic units to `pay_to`.
 
         Its use is looked for between the Unix seconds `since` and `until`: an authorization
-        cannot be used after it expired.
+        cannot be used after it expired. It counts if it was used up to `block_tag`.
 
         Raises:
             PaymentServiceError: The chain could not be asked.
         """
-        return await self._ask(
-            lambda: self._authorization_use(payer, nonce, pay_to, amount, since, until)
-        )
+        data = AUTHORIZATION_STATE + _digits(topic(payer)) + _digits(nonce)
+        if not await self._read(data, block_tag):
+            return AuthorizationUse(Use.UNUSED)
+        head = await self._block("latest")
+        first = await self._first_block_at(since, head)
+        last = await self._first_block_at(until, head)
+        logs = await self._logs([[USED, CANCELED], topic(payer), nonce], first, last)
+        receipt = await self._receipt(logs[0]["transactionHash"]) if logs else None
+        if receipt is None:
+            # Another node, or a moment too early: what is not seen proves nothing.
+            raise PaymentServiceError("The chain does not show yet how it was used. Try again.")
+        wanted = (payer.lower(), pay_to.lower(), amount, nonce.lower())
+        for made in transfers(receipt["logs"], self._asset):
+            if (made.sender, made.receiver, made.value, made.nonce) == wanted:
+                return AuthorizationUse(Use.TRANSFERRED, made.transaction, made.block)
+        return AuthorizationUse(Use.CANCELLED)
 
     async def chain_id(self) -> int:
         """The chain's number, the N of eip155:N."""
-        return await self._ask(lambda: self._web3.eth.chain_id)
+        return _int(await self._rpc.call("eth_chainId"))
 
-    async def balance(self, address: str) -> int:
+    async def head(self) -> int:
+        """The newest block's number."""
+        return _int(await self._rpc.call("eth_blockNumber"))
+
+    async def balance(self, address: str, block: BlockTag = "latest") -> int:
         """Atomic units of the token that an address holds."""
-        function = self._token.functions.balanceOf(Web3.to_checksum_address(address))
-        return int(await self._ask(function.call))
+        return await self._read(BALANCE_OF + _digits(topic(address)), block)
 
     async def native_balance(self, address: str) -> int:
         """Wei that an address holds for gas."""
-        checksummed = Web3.to_checksum_address(address)
-        return int(await self._ask(lambda: self._web3.eth.get_balance(checksummed)))
+        return _int(await self._rpc.call("eth_getBalance", address, "latest"))
 
-    def _authorization_use(
-        self, payer: str, nonce: str, pay_to: str, amount: int, since: int, until: int
-    ) -> AuthorizationUse:
-        spent = self._token.functions.authorizationState(
-            Web3.to_checksum_address(payer), bytes.fromhex(nonce.removeprefix("0x"))
-        ).call()
-        if not spent:
-            return AuthorizationUse(Use.UNUSED)
-        logs = self._web3.eth.get_logs(
-            {
-                "address": self._asset,
-                "fromBlock": self._first_block_at(since),
-                "toBlock": self._first_block_at(until),
-                "topics": [[USED, CANCELED], _word(payer), nonce],
-            }
-        )
-        if not logs:
-            # Another node, or a moment too early: no log proves nothing.
-            raise PaymentServiceError("The chain does not show yet how it was used. Try again.")
-        if self._is_followed_by_transfer(logs[0], payer, pay_to, amount):
-            return AuthorizationUse(Use.TRANSFERRED, logs[0]["transactionHash"].to_0x_hex())
-        return AuthorizationUse(Use.CANCELLED)
+    async def still_there(self, transaction: str) -> int | None:
+        """The block in which a transaction stands now and succeeded; None if there is none.
 
-    def _first_block_at(self, time_s: int) -> BlockNumber:
+        After a reorganisation it may stand in another block than before, or in none.
+        """
+        receipt = await self._receipt(transaction)
+        if receipt is None or _int(receipt["status"]) != 1:
+            return None
+        return _int(receipt["blockNumber"])
+
+    async def transfers(
+        self, addresses: Iterable[str], *, from_block: int, to_block: int
+    ) -> list[Transfer]:
+        """All transfers of the token from or to any of the addresses, oldest first.
+
+        Raises:
+            PaymentServiceError: The chain could not be asked.
+        """
+        topics = [topic(address) for address in addresses]
+        found: list[Transfer] = []
+        for first in range(from_block, to_block + 1, LOG_RANGE):
+            last = min(first + LOG_RANGE - 1, to_block)
+            logs = await self._transfer_logs(topics, first, last)
+            found += transfers(logs, self._asset)
+        return found
+
+    async def _transfer_logs(self, addresses: list[str], first: int, last: int) -> list[Log]:
+        """The Transfer logs, and the AuthorizationUsed logs of their senders, in their order."""
+        logs: list[Log] = []
+        for some in _parts(addresses):
+            logs += await self._logs([TRANSFER, some], first, last)
+            logs += await self._logs([TRANSFER, None, some], first, last)
+        for some in _parts(sorted({log["topics"][1] for log in logs})):
+            logs += await self._logs([USED, some], first, last)
+        by_place = {(_int(log["blockNumber"]), _int(log["logIndex"])): log for log in logs}
+        return [by_place[place] for place in sorted(by_place)]
+
+    async def _logs(self, topics: list[Any], first: int, last: int) -> list[Log]:
+        log_filter = {
+            "address": self._asset,
+            "fromBlock": hex(first),
+            "toBlock": hex(last),
+            "topics": topics,
+        }
+        try:
+            logs: list[Log] = await self._rpc.call("eth_getLogs", log_filter)
+        except RpcRefused:
+            if first == last:
+                raise
+            middle = (first + last) // 2
+            earlier = await self._logs(topics, first, middle)
+            return earlier + await self._logs(topics, middle + 1, last)
+        return logs
+
+    async def _first_block_at(self, time_s: int, head: dict[str, Any]) -> int:
         """The first block not older than `time_s`, or the newest: providers bound log ranges."""
-        low, high = 0, self._web3.eth.block_number
+        low, high = 0, _int(head["number"])
+        if _int(head["timestamp"]) < time_s:
+            return high
         while low < high:
             middle = (low + high) // 2
-            if self._web3.eth.get_block(BlockNumber(middle))["timestamp"] < time_s:
+            if _int((await self._block(hex(middle)))["timestamp"]) < time_s:
                 low = middle + 1
             else:
-                high = BlockNumber(middle)
-        return BlockNumber(low)
+                high = middle
+        return low
 
-    def _is_followed_by_transfer(
-        self, used: LogReceipt, payer: str, pay_to: str, amount: int
-    ) -> bool:
-        if used["topics"][0].to_0x_hex() != USED:
-            return False
-        wanted = [TRANSFER, _word(payer), _word(pay_to)]
-        receipt = self._web3.eth.get_transaction_receipt(used["transactionHash"])
-        return any(
-            log["logIndex"] == used["logIndex"] + 1
-            and log["address"] == self._asset
-            and [topic.to_0x_hex() for topic in log["topics"]] == wanted
-            and int.from_bytes(log["data"]) == amount
-            for log in receipt["logs"]
+    async def _block(self, tag: str) -> dict[str, Any]:
+        block: dict[str, Any] | None = await self._rpc.call("eth_getBlockByNumber", tag, False)
+        if block is None:
+            raise PaymentServiceError("The chain's node lags behind. Try again.")
+        return block
+
+    async def _receipt(self, transaction: str) -> dict[str, Any] | None:
+        receipt: dict[str, Any] | None = await self._rpc.call(
+            "eth_getTransactionReceipt", transaction
         )
+        return receipt
 
-    async def _ask(self, call: Callable[[], T]) -> T:
-        try:
-            return await asyncio.to_thread(call)
-        except (Web3Exception, requests.RequestException, OSError, ValueError) as error:
+    async def _read(self, data: str, block: BlockTag) -> int:
+        tag = hex(block) if isinstance(block, int) else block
+        word = await self._rpc.call("eth_call", {"to": self._asset, "data": data}, tag)
+        if word == "0x":
             raise PaymentServiceError(
-                f"The chain could not be asked ({type(error).__name__}). Try again."
-            ) from error
+                f"There is no token at {self._asset} on this chain: check TINYBRAIN_RPC_URL and "
+                "TINYBRAIN_ASSET."
+            )
+        return _int(word)
 
 
-def _word(address: str) -> str:
-    return f"0x{address.removeprefix('0x').lower():0>64}"
+def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (values[i : i + TOPICS] for i in range(0, len(values), TOPICS))
+
+
+def _digits(word: str) -> str:
+    return word.removeprefix("0x")
+
+
+def _int(digits: str) -> int:
+    return int(digits, 16)

@@ -1,27 +1,28 @@
-"""Opens the ledger's database: SQLite in WAL mode on one machine.
+"""The ledger's database: opening, migrating, and its two kinds of transaction.
 
-Every write transaction begins with the write lock (`BEGIN IMMEDIATE`), so what it reads cannot
-change before it commits; readers never wait.
+Every write transaction begins with the write lock, so what it reads cannot change before it
+commits; readers never wait. SQLite and PostgreSQL behave the same here; `sqlite.py` and
+`postgresql.py` say how.
 """
 
-import sqlite3
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, event, make_url
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Connection, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tinybrain.errors import ConfigError, LedgerUnavailable
+from tinybrain.payments.postgresql import create_postgresql_engine
+from tinybrain.payments.sqlite import create_sqlite_engine
 
 MIGRATIONS = "tinybrain.payments:migrations"
-BUSY_TIMEOUT_MS = 10_000
-WAL_PAUSE_MS = 20
+TRANSACTION_TIMEOUT_S = 15.0
+"""Longest a transaction may take with all its waiting; the databases' own limits are shorter."""
 
 
 class Database:
@@ -29,6 +30,9 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        # Writers of one process queue here, first come, first served: a queue in the database
+        # would take up connections that readers need, and SQLite has none, it polls.
+        self._writing = asyncio.Lock()
 
     @classmethod
     async def open(cls, url: str) -> "Database":
@@ -38,22 +42,9 @@ class Database:
             ConfigError: The URL names a database this version cannot use.
             LedgerUnavailable: The database cannot be opened.
         """
-        parsed = make_url(url)
-        if parsed.drivername != "sqlite+aiosqlite" or not parsed.database:
-            raise ConfigError(
-                f"TINYBRAIN_LEDGER_URL names {parsed.drivername!r}, which is not supported. Use "
-                "sqlite+aiosqlite:////path/to/ledger.db, or leave it out."
-            )
+        database = cls(_create_engine(url))
         try:
-            # Who paid for what, and signed payments, are nobody else's business.
-            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise LedgerUnavailable(f"The ledger cannot be created: {error}") from error
-        database = cls(create_async_engine(parsed))
-        event.listen(database._engine.sync_engine, "connect", _configure_sqlite)
-        event.listen(database._engine.sync_engine, "begin", _begin)
-        try:
-            async with database.write() as connection:
+            async with database._write(timeout_s=None) as connection:
                 await connection.run_sync(_migrate)
         except BaseException:
             await database.close()
@@ -62,63 +53,89 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for reading one consistent state."""
-        try:
-            async with self._engine.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise LedgerUnavailable(f"The ledger cannot be read: {_cause(error)}") from error
+        """A connection for reading one consistent state.
+
+        Raises:
+            LedgerUnavailable: It cannot be read, or not in time.
+        """
+        with _translated("read"):
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._engine.connect() as plain:
+                if self._engine.dialect.name == "postgresql":
+                    await plain.execution_options(
+                        isolation_level="REPEATABLE READ", postgresql_readonly=True
+                    )
+                yield plain
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A connection that holds the write lock; commits at the end, rolls back on error."""
-        try:
-            async with self._engine.connect() as plain:
-                connection = await plain.execution_options(write=True)
+        """A connection that holds the write lock; commits at the end, rolls back on error.
+
+        Raises:
+            LedgerUnavailable: It cannot be written, or not in time. If the connection was lost
+                while it committed, the transaction may stand or not.
+        """
+        async with self._write(timeout_s=TRANSACTION_TIMEOUT_S) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _write(self, *, timeout_s: float | None) -> AsyncIterator[AsyncConnection]:
+        with _translated("written"):
+            async with (
+                asyncio.timeout(timeout_s),
+                self._writing,
+                self._engine.connect() as connection,
+            ):
+                await connection.execution_options(write=True)
                 async with connection.begin():
                     yield connection
-        except SQLAlchemyError as error:
-            raise LedgerUnavailable(f"The ledger cannot be written: {_cause(error)}") from error
 
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
 
 
-def _cause(error: SQLAlchemyError) -> str:
-    # The driver's own words: SQLAlchemy's carry the statement with its parameters, which would
-    # put payers and signatures into logs.
-    return str(getattr(error, "orig", None) or type(error).__name__)
+def _create_engine(url: str) -> AsyncEngine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise _unsupported("something that is no URL") from None
+    match parsed.drivername:
+        case "sqlite+aiosqlite" if parsed.database:
+            return create_sqlite_engine(parsed)
+        case "postgresql+asyncpg" | "postgresql" | "postgres":
+            return create_postgresql_engine(parsed)
+    raise _unsupported(repr(parsed.drivername))
 
 
-def _configure_sqlite(dbapi_connection: Any, _record: Any) -> None:
-    dbapi_connection.isolation_level = None  # transactions are begun by `_begin`, not the driver
-    cursor = dbapi_connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    _switch_to_wal(cursor)
-    cursor.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
+def _unsupported(what: str) -> ConfigError:
+    return ConfigError(
+        f"TINYBRAIN_LEDGER_URL names {what}, which is not supported. Use "
+        "sqlite+aiosqlite:////path/to/ledger.db or postgresql://user:password@host/database, "
+        "or leave it out."
+    )
 
 
-def _switch_to_wal(cursor: Any) -> None:
-    # SQLite does not wait for other processes here, as busy_timeout makes it do elsewhere; only
-    # those who open a new database at the same moment ever meet.
-    for _ in range(BUSY_TIMEOUT_MS // WAL_PAUSE_MS):
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            time.sleep(WAL_PAUSE_MS / 1000)
-        else:
-            return
-    cursor.execute("PRAGMA journal_mode = WAL")
+@contextmanager
+def _translated(done: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise LedgerUnavailable(
+            f"The ledger cannot be {done}: it did not answer in time."
+        ) from None
+    except (SQLAlchemyError, OSError) as error:
+        # Not "from error": tracebacks in logs would show its rows, with payers and signatures.
+        raise LedgerUnavailable(f"The ledger cannot be {done}: {_cause(error)}") from None
 
 
-def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+def _cause(error: SQLAlchemyError | OSError) -> str:
+    # The driver's own words: SQLAlchemy's carry the statement with its parameters.
+    cause: Any = getattr(error, "orig", None) or error
+    driver_error = cause.__cause__ or cause
+    sqlstate = getattr(driver_error, "sqlstate", None) or ""
+    if sqlstate[:2] in {"22", "23"} or isinstance(driver_error, ValueError):
+        return type(driver_error).__name__  # PostgreSQL's words about wrong values quote them
+    return str(cause) or type(cause).__name__
 
 
 def _migrate(connection: Connection) -> None:

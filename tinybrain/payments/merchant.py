@@ -1,13 +1,10 @@
-"""Selling over x402 v2: what is asked for, and whether a payment header pays for it.
+"""Selling over x402: what is asked for, and whether a payment pays for it.
 
-Checks that need no network come first, then the facilitator verifies signature and balance.
-Knows nothing of HTTP beyond the header values; the ledger's claim is the caller's next step.
-Source: x402 specification, `exact` scheme on EVM (EIP-3009), HTTP transport v2.
+`identify` judges by the payment's own words, without any I/O; `verify` asks the facilitator.
+Between them the ledger can say whether the payment was seen before. Knows no HTTP.
+Source: x402 specification, `exact` scheme on EVM (EIP-3009) and its payment flows.
 """
 
-import base64
-import binascii
-import json
 import re
 import time
 from collections.abc import Callable
@@ -16,60 +13,33 @@ from typing import Any
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 from eth_keys.exceptions import BadSignature
-from pydantic import BaseModel, Field, ValidationError
-from x402.http.utils import encode_payment_required_header, encode_payment_response_header
-from x402.schemas import (
-    PaymentPayload,
-    PaymentRequirements,
-    ResourceInfo,
-    SettleResponse,
+from x402.extensions.payment_identifier import (
+    PAYMENT_IDENTIFIER,
+    declare_payment_identifier_extension,
 )
-from x402.schemas import (
-    PaymentRequired as Challenge,
-)
+from x402.mechanisms.evm import AUTHORIZATION_TYPES
+from x402.schemas import PaymentPayload, PaymentRequirements, ResourceInfo
+from x402.schemas import PaymentRequired as Challenge
 
-from tinybrain.config import SETTLE_MARGIN_S, Settings
-from tinybrain.errors import InvalidRequest, PaymentRequired, RequestTooLarge
+from tinybrain.config import SETTLE_MARGIN_S, Flow, Settings
+from tinybrain.errors import PaymentRequired
 from tinybrain.payments.facilitators import Facilitator
-from tinybrain.payments.records import NewPayment
+from tinybrain.payments.pricing import Product
+from tinybrain.payments.records import NewPayment, Purpose
+from tinybrain.payments.wire import Authorization, PaymentHeader
 from tinybrain.usdc import Usdc, format_usdc
 
-MAX_HEADER_CHARS = 16_384
 CLOCK_SKEW_S = 600  # stock clients backdate validAfter by this much; forward dating is capped by it
-X402_VERSION = 2
-AUTHORIZATION_TYPES = {
-    "TransferWithAuthorization": [
-        {"name": "from", "type": "address"},
-        {"name": "to", "type": "address"},
-        {"name": "value", "type": "uint256"},
-        {"name": "validAfter", "type": "uint256"},
-        {"name": "validBefore", "type": "uint256"},
-        {"name": "nonce", "type": "bytes32"},
-    ]
-}
-"""EIP-712 types of EIP-3009's transferWithAuthorization."""
+HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+"""Half the order of secp256k1: a signature's s above it is the twin of one below."""
 HINT = (
     "Use an x402 client (Python: x402, TypeScript: @x402/fetch, shell: tinybrain ask), or read "
     "the PAYMENT-REQUIRED header, sign it, and send the request again with PAYMENT-SIGNATURE."
 )
 
 
-class _Authorization(BaseModel):
-    payer: str = Field(alias="from", pattern=r"^0x[0-9a-fA-F]{40}$")
-    to: str = Field(pattern=r"^0x[0-9a-fA-F]{40}$")
-    value: int = Field(ge=0, lt=2**256)
-    valid_after: int = Field(alias="validAfter", ge=0, lt=2**63)
-    valid_before: int = Field(alias="validBefore", ge=0, lt=2**63)
-    nonce: str = Field(pattern=r"^0x[0-9a-fA-F]{64}$")
-
-
-class _Exact(BaseModel):
-    authorization: _Authorization
-    signature: str = Field(pattern=r"^0x[0-9a-fA-F]{130}$")
-
-
 class Merchant:
-    """Builds the challenge and admits payments that meet it."""
+    """Asks for payments, and tells those that pay from those that do not."""
 
     def __init__(
         self,
@@ -78,199 +48,199 @@ class Merchant:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        token = settings.token
         if settings.pay_to is None:
             raise ValueError("settings must have passed require_serving()")
         self._facilitator = facilitator
         self._clock = clock
+        self._network = settings.network
+        self._token = settings.token
+        self._pay_to = settings.pay_to
         self._public_url = settings.public_url
-        self._least_s = settings.answer_timeout_s + SETTLE_MARGIN_S
-        self._domain = {
-            "name": token.name,
-            "version": token.version,
-            "chainId": int(settings.network.partition(":")[2]),
-            "verifyingContract": token.address,
+        self._timeout_s = settings.payment_timeout_s
+        self._least_s = {
+            "authorization": settings.answer_timeout_s + SETTLE_MARGIN_S,
+            "upfront": SETTLE_MARGIN_S,
         }
-        self.price: Usdc = settings.price
-        self.requirements = PaymentRequirements(
+        self._domain = {
+            "name": self._token.name,
+            "version": self._token.version,
+            "chainId": int(settings.network.partition(":")[2]),
+            "verifyingContract": self._token.address,
+        }
+
+    def requirements(self, product: Product) -> PaymentRequirements:
+        """What a payment for a product must be."""
+        extra = {"name": self._token.name, "version": self._token.version}
+        if product.flow != "authorization":  # clients older than the flows know no other
+            extra["paymentFlow"] = product.flow
+        return PaymentRequirements(
             scheme="exact",
-            network=settings.network,
-            asset=token.address,
-            amount=str(settings.price),
-            pay_to=settings.pay_to,
-            max_timeout_seconds=settings.payment_timeout_s,
-            extra={"name": token.name, "version": token.version},
+            network=self._network,
+            asset=self._token.address,
+            amount=str(product.price),
+            pay_to=self._pay_to,
+            max_timeout_seconds=self._timeout_s,
+            extra=extra,
         )
 
-    def challenge(self, path: str, error: str) -> Challenge:
-        """The v2 402 answer for a route."""
+    def challenge(self, product: Product, error: str) -> Challenge:
+        """The 402 answer for a product, in version 2; `error` is a code."""
         return Challenge(
             error=error,
-            resource=ResourceInfo(
-                url=f"{self._public_url}{path}",
-                description="One chat answer",
-                mime_type="application/json",
-            ),
-            accepts=[self.requirements],
+            resource=self._resource(product),
+            accepts=[self.requirements(product)],
+            extensions={PAYMENT_IDENTIFIER: declare_payment_identifier_extension()},
         )
 
-    def required(self) -> PaymentRequired:
+    def required(self, product: Product) -> PaymentRequired:
         """The error for a request that carries no payment."""
-        return PaymentRequired(f"This answer costs {format_usdc(self.price)} of USDC. {HINT}")
+        return PaymentRequired(
+            f"{product.description} costs {format_usdc(product.price)} of USDC. {HINT}"
+        )
 
-    async def admit(self, header: str, *, request_hash: str) -> NewPayment:
-        """Check a PAYMENT-SIGNATURE header against what is asked for.
+    def identify(
+        self,
+        header: PaymentHeader,
+        product: Product,
+        *,
+        request_hash: str,
+        purpose: Purpose = Purpose.ANSWER,
+    ) -> NewPayment:
+        """Whose payment this is, if it is signed by the payer and for this product.
+
+        Its window may have closed: who retries late must still find the recorded answer.
 
         Raises:
-            InvalidRequest, RequestTooLarge: It is malformed or too long.
-            PaymentRequired: It does not pay for this answer; the code says why.
-            PaymentServiceError: The facilitator could not be asked. The same header may be sent
-                again.
+            PaymentRequired: Its terms are others, or the signature is not the payer's.
         """
-        payload, exact = _decode(header)
-        self._check_terms(payload, exact.authorization)
-        self._check_window(exact.authorization)
-        self._check_signer(exact)
-        verdict = await self._facilitator.verify(payload, self.requirements)
-        if not verdict.is_valid:
-            raise _refused(verdict.invalid_reason or "unknown reason")
-        return self._record(payload, exact.authorization, request_hash)
-
-    def identify(self, header: str, *, request_hash: str) -> NewPayment:
-        """The ledger's key of a well-formed header, before it is verified."""
-        payload, exact = _decode(header)
-        return self._record(payload, exact.authorization, request_hash)
-
-    def _record(
-        self, payload: PaymentPayload, authorization: _Authorization, request_hash: str
-    ) -> NewPayment:
+        asked, authorization = self.requirements(product), header.authorization
+        _check_terms(header, asked)
+        signature = _canonical(header.signature)
+        if self._signer(authorization, signature) != authorization.payer.lower():
+            raise _refused("signature")
+        payload = PaymentPayload(
+            payload={
+                "authorization": authorization.encoded(),
+                "signature": "0x" + signature.hex(),
+            },
+            accepted=asked,
+            resource=self._resource(product),
+        )
         return NewPayment(
-            network=self.requirements.network,
-            asset=self.requirements.asset.lower(),
+            network=asked.network,
+            asset=asked.asset.lower(),
             payer=authorization.payer.lower(),
             nonce=authorization.nonce.lower(),
-            pay_to=self.requirements.pay_to.lower(),
-            amount=self.price,
+            pay_to=asked.pay_to.lower(),
+            amount=Usdc(authorization.value),
             valid_before=authorization.valid_before,
             request_hash=request_hash,
             payload=payload.model_dump(by_alias=True, exclude_none=True),
-            requirements=self.requirements.model_dump(by_alias=True, exclude_none=True),
+            requirements=asked.model_dump(by_alias=True, exclude_none=True),
+            purpose=purpose,
+            flow=product.flow,
+            identifier=header.identifier,
         )
 
-    def _check_terms(self, payload: PaymentPayload, authorization: _Authorization) -> None:
-        asked, offered = self.requirements, payload.accepted
-        differences = [
-            f"{name} is {found}, asked for is {wanted}"
-            for name, found, wanted in (
-                ("scheme", offered.scheme, asked.scheme),
-                ("network", offered.network, asked.network),
-                ("asset", offered.asset.lower(), asked.asset.lower()),
-                ("amount", offered.amount, asked.amount),
-                ("payTo", offered.pay_to.lower(), asked.pay_to.lower()),
-                ("signed value", str(authorization.value), asked.amount),
-                ("signed recipient", authorization.to.lower(), asked.pay_to.lower()),
-            )
-            if found != wanted
-        ]
-        if differences:
-            raise PaymentRequired(
-                f"The payment is for other terms: {'; '.join(differences)[:500]}. Sign the terms "
-                "of the PAYMENT-REQUIRED header.",
-                code="payment_invalid",
-            )
+    async def verify(self, payment: NewPayment) -> None:
+        """Check that an identified payment can be settled in time, and is covered.
 
-    def _check_signer(self, exact: _Exact) -> None:
-        """The payer's own key must have signed: a contract's word can change before settlement."""
-        authorization = exact.authorization
-        message = {
-            "from": authorization.payer,
-            "to": authorization.to,
-            "value": authorization.value,
-            "validAfter": authorization.valid_after,
-            "validBefore": authorization.valid_before,
-            "nonce": bytes.fromhex(authorization.nonce[2:]),
-        }
+        Raises:
+            PaymentRequired: It cannot, or is not; the code says why.
+            PaymentServiceError: The facilitator could not be asked. The same payment may be sent
+                again.
+        """
+        payload = payload_of(payment.payload)
+        valid_after = int(payload.payload["authorization"]["validAfter"])
+        self._check_window(valid_after, payment.valid_before, payment.flow)
+        verdict = await self._facilitator.verify(payload, requirements_of(payment.requirements))
+        if not verdict.is_valid:
+            raise _refused(verdict.invalid_reason or "")
+
+    def _resource(self, product: Product) -> ResourceInfo:
+        return ResourceInfo(
+            url=f"{self._public_url}{product.path}",
+            description=product.description,
+            mime_type="application/json",
+        )
+
+    def _signer(self, authorization: Authorization, signature: bytes) -> str:
+        """Who signed: a key's owner, for what a contract says can change before settlement."""
+        message = authorization.model_dump(by_alias=True)
+        message["nonce"] = bytes.fromhex(authorization.nonce[2:])
         signable = encode_typed_data(self._domain, AUTHORIZATION_TYPES, message)
         try:
-            signer = Account.recover_message(signable, signature=exact.signature)
+            return str(Account.recover_message(signable, signature=signature)).lower()
         except (BadSignature, ValueError):
-            signer = ""
-        if signer.lower() != authorization.payer.lower():
-            raise _refused("signature")
+            return ""
 
-    def _check_window(self, authorization: _Authorization) -> None:
+    def _check_window(self, valid_after: int, valid_before: int, flow: Flow) -> None:
         now = self._clock()
-        left = authorization.valid_before - now
-        if authorization.valid_after > now:
+        least_s, most_s = self._least_s[flow], self._timeout_s + CLOCK_SKEW_S
+        if valid_after > now:
             raise PaymentRequired(
                 "The payment is not valid yet: validAfter lies in the future. Check your clock "
                 "and sign again.",
                 code="payment_not_yet_valid",
             )
-        if left < self._least_s:
+        if valid_before < now + least_s:
             raise PaymentRequired(
-                f"The payment expires too soon: validBefore must be at least {self._least_s:.0f} "
+                f"The payment expires too soon: validBefore must be at least {least_s:.0f} "
                 "seconds ahead, to outlast the answer and its settlement. Sign again with "
-                f"{self.requirements.max_timeout_seconds} seconds.",
+                f"{self._timeout_s} seconds.",
                 code="payment_expired",
             )
-        if left > self.requirements.max_timeout_seconds + CLOCK_SKEW_S:
+        if valid_before > now + most_s:
             raise PaymentRequired(
-                "The payment stays valid for too long: validBefore may be at most "
-                f"{self.requirements.max_timeout_seconds + CLOCK_SKEW_S} seconds ahead. Sign again "
-                f"with {self.requirements.max_timeout_seconds}.",
+                f"The payment stays valid for too long: validBefore may be at most {most_s} "
+                f"seconds ahead. Sign again with {self._timeout_s}.",
                 code="payment_window_too_long",
             )
 
 
-def challenge_header(challenge: Challenge) -> str:
-    """The value of PAYMENT-REQUIRED."""
-    return encode_payment_required_header(challenge)
+def requirements_of(stored: dict[str, Any]) -> PaymentRequirements:
+    """Read back what `NewPayment.requirements` holds."""
+    return PaymentRequirements.model_validate(stored)
 
 
-def response_header(
-    *, success: bool, network: str, payer: str, transaction: str | None, error: str | None = None
-) -> str:
-    """The value of PAYMENT-RESPONSE."""
-    return encode_payment_response_header(
-        SettleResponse(
-            success=success,
-            error_reason=error,
-            payer=payer,
-            transaction=transaction or "",
-            network=network,
+def payload_of(stored: dict[str, Any]) -> PaymentPayload:
+    """Read back what `NewPayment.payload` holds."""
+    return PaymentPayload.model_validate(stored)
+
+
+def _check_terms(header: PaymentHeader, asked: PaymentRequirements) -> None:
+    said, signed = header.terms, header.authorization
+    differences = [
+        f"{name} is {found}, not {wanted}"
+        for name, found, wanted in (
+            ("scheme", said.scheme, asked.scheme),
+            ("network", said.network, asked.network),
+            ("asset", said.asset, asked.asset),
+            ("amount", said.amount, asked.amount),
+            ("payTo", said.pay_to, asked.pay_to),
+            ("signed value", signed.value, asked.amount),
+            ("signed recipient", signed.to, asked.pay_to),
         )
-    )
-
-
-def _decode(header: str) -> tuple[PaymentPayload, _Exact]:
-    if len(header) > MAX_HEADER_CHARS:
-        raise RequestTooLarge(
-            f"PAYMENT-SIGNATURE is {len(header)} characters long, at most {MAX_HEADER_CHARS} are "
-            "read. Send the base64 of one PaymentPayload.",
-            code="payment_header_too_large",
+        if found is not None and str(found).lower() != wanted.lower()
+    ]
+    if differences:
+        raise PaymentRequired(
+            f"The payment is for other terms: {'; '.join(differences)[:500]}. Sign the terms "
+            "of the PAYMENT-REQUIRED header.",
+            code="payment_invalid",
         )
-    try:
-        data = json.loads(base64.b64decode(header, validate=True))
-    except (binascii.Error, ValueError, RecursionError):
-        raise _malformed("it is not the base64 of a JSON document") from None
-    if not isinstance(data, dict) or data.get("x402Version") != X402_VERSION:
-        raise _malformed(f"its x402Version is not {X402_VERSION}")
-    try:
-        payload = PaymentPayload.model_validate(data)
-        return payload, _Exact.model_validate(payload.payload)
-    except ValidationError as error:
-        fields = {".".join(str(part) for part in fault["loc"]) for fault in error.errors()}
-        raise _malformed(f"missing or wrong: {', '.join(sorted(fields))[:300]}") from None
 
 
-def _malformed(why: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"PAYMENT-SIGNATURE cannot be read: {why}. Send the base64 of an x402 v2 PaymentPayload "
-        "for the exact scheme (EIP-3009).",
-        code="payment_malformed",
-        param="PAYMENT-SIGNATURE",
-    )
+def _canonical(signature: str) -> bytes:
+    """The one form in which the token takes a signature: low s, and v of 27 or 28.
+
+    Source: EIP-2; OpenZeppelin's ECDSA, which Circle's USDC follows.
+    """
+    given = bytes.fromhex(signature[2:])
+    v = given[64] + 27 if given[64] < 2 else given[64]  # noqa: PLR2004  # wallets that count from 0
+    if int.from_bytes(given[32:64]) > HALF_ORDER or v not in (27, 28):
+        raise _refused("signature")
+    return given[:64] + bytes([v])
 
 
 def _refused(reason: str) -> PaymentRequired:
@@ -291,13 +261,3 @@ def _refused(reason: str) -> PaymentRequired:
     return PaymentRequired(
         f"The payment was refused: {shown}. Sign a new one.", code="payment_invalid"
     )
-
-
-def requirements_of(stored: dict[str, Any]) -> PaymentRequirements:
-    """Read back what `NewPayment.requirements` holds."""
-    return PaymentRequirements.model_validate(stored)
-
-
-def payload_of(stored: dict[str, Any]) -> PaymentPayload:
-    """Read back what `NewPayment.payload` holds."""
-    return PaymentPayload.model_validate(stored)

@@ -4,27 +4,51 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any
 
+from tinybrain.config import Flow, Settings
 from tinybrain.usdc import Usdc
 
 
 class PaymentState(StrEnum):
-    """Where a caller's payment stands."""
+    """Where a payment stands."""
 
-    CLAIMED = "claimed"
-    SERVED = "served"
-    SETTLING = "settling"
+    CLAIMED = "claimed"  # taken, and nothing else may be bought with it
+    SERVED = "served"  # what it pays for is done: to be settled
+    SETTLING = "settling"  # with the facilitator; its outcome is looked up on the chain
     SETTLED = "settled"
+    RELEASED = "released"  # nothing was delivered, nothing is collected
+    REFUNDED = "refunded"  # collected, and given back as a whole
+    DEBT = "debt"  # delivered, and cannot be collected
+    REPAID = "repaid"  # a debt that another payment paid
+
+
+UNSETTLED = (PaymentState.CLAIMED, PaymentState.SERVED, PaymentState.SETTLING)
+"""The states in which something is or will be delivered and its money has not arrived."""
+
+
+class Purpose(StrEnum):
+    """What a payment pays for."""
+
+    ANSWER = "answer"
+    TAB = "tab"  # a tab's deposit, or the settlement that closes a bar tab
+    DEBT = "debt"  # what a payer owed
+    REFUND = "refund"  # from us to a payer
+
+
+class TabState(StrEnum):
+    """Where a tab stands."""
+
+    OPENING = "opening"  # its deposit is not settled yet
+    OPEN = "open"
+    CLOSING = "closing"  # nothing can be asked any more; its money is on the way
+    CLOSED = "closed"
+
+
+class ChargeState(StrEnum):
+    """Where the charge of one answer to a tab stands."""
+
+    HELD = "held"
+    CAPTURED = "captured"
     RELEASED = "released"
-    DEBT = "debt"
-
-
-UNSETTLED = (
-    PaymentState.CLAIMED,
-    PaymentState.SERVED,
-    PaymentState.SETTLING,
-    PaymentState.DEBT,
-)
-"""The states in which an answer is or will be delivered and its money has not arrived."""
 
 
 class PurchaseState(StrEnum):
@@ -44,8 +68,34 @@ class Charge(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How far payers are trusted, and what may be spent upstream."""
+
+    unsettled_per_payer: Usdc = Usdc(80_000)
+    unsettled: Usdc = Usdc(25_000_000)
+    trust_after: int = 0  # settled payments before a payer is served ahead of settlement
+    cost_per_hour: Usdc = Usdc(1_000_000)
+    cost_per_day: Usdc = Usdc(5_000_000)
+    cost_per_provider: Usdc = Usdc(5_000_000)  # a day
+    margin: Usdc = Usdc(0)  # what an answer's price must exceed its cost by
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Limits":
+        """The limits that the settings name."""
+        return cls(
+            unsettled_per_payer=settings.max_unsettled_per_payer,
+            unsettled=settings.max_unsettled,
+            trust_after=settings.trust_after,
+            cost_per_hour=settings.max_cost_per_hour,
+            cost_per_day=settings.max_cost_per_day,
+            cost_per_provider=settings.max_cost_per_provider,
+            margin=settings.min_margin,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class NewAnswer:
-    """An answer about to be worked on. `credential` is "x402" or "api_key"."""
+    """An answer about to be worked on. `credential` is "x402", "tab" or "api_key"."""
 
     id: str
     credential: str
@@ -67,6 +117,45 @@ class NewPayment:
     request_hash: str
     payload: dict[str, Any]
     requirements: dict[str, Any]
+    purpose: Purpose = Purpose.ANSWER
+    flow: Flow = "authorization"
+    identifier: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewTab:
+    """A tab about to be opened. `token_hash` is the SHA-256 of its secret, hexadecimal."""
+
+    id: str
+    token_hash: str
+    kind: str  # "bar": settled when it is closed; "prepaid": settled when it is opened
+
+
+@dataclass(frozen=True, slots=True)
+class TabCharge:
+    """One answer to be charged to a tab."""
+
+    token_hash: str
+    request_hash: str
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An answer that the same payment, or the same idempotency key, asked for before."""
+
+    answer_id: str
+    outcome: str  # running | completed | aborted | failed
+    reply: dict[str, Any] | None  # None while it runs, and once it is no longer kept
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A transfer that the chain shows."""
+
+    payment_id: int
+    transaction: str
+    block: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,252 +1,421 @@
-"""The hot wallet: sends the facilitator's transactions and pays their gas.
+"""The hot wallet: sends transactions, pays their gas, and never leaves a gap in its nonces.
 
-One wallet belongs to one process: two processes with one key would take each other's nonces.
-It knows transactions, nonces and fees; it knows nothing of x402 payments or of the ledger.
+One wallet belongs to one process; if a second one takes its nonces by mistake, both go on with
+later ones. A signed transaction is recorded before it is sent, so that after a crash the same
+bytes can be sent again. Knows nothing of x402 payments or of the ledger.
+Source: EIP-1559.
 """
 
-import threading
+import asyncio
+import logging
 import time
+from collections import OrderedDict
+from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-import requests
-from hexbytes import HexBytes
-from web3 import HTTPProvider, Web3
-from web3.exceptions import TimeExhausted, TransactionNotFound, Web3RPCError
-from web3.middleware import ExtraDataToPOAMiddleware
-from web3.providers.rpc.utils import ExceptionRetryConfiguration
-from web3.types import RPCEndpoint, RPCResponse
-from x402.mechanisms.evm.constants import TX_STATUS_SUCCESS
-from x402.mechanisms.evm.data_suffix import append_data_suffix
-from x402.mechanisms.evm.signers import FacilitatorWeb3Signer
-from x402.mechanisms.evm.types import TransactionReceipt
+from eth_account import Account
 
-RPC_TIMEOUT_S = 10
-FIRST_POLL_S = 0.01  # a local chain mines at once
-LONGEST_POLL_S = 0.5  # a block on Base takes two seconds
+from tinybrain.errors import PaymentServiceError
+from tinybrain.payments.rpc import Rpc, RpcRefused
+
+log = logging.getLogger(__name__)
+
 REPLACE_AFTER_S = 15.0
 """A transaction unmined for this long is sent again with higher fees; several blocks on Base."""
+FIRST_POLL_S = 0.005  # a local chain mines at once
+LONGEST_POLL_S = 0.5  # a block on Base takes two seconds
+UNSEEN_POLLS = 8  # the node that counts nonces may be ahead of the one that has receipts
+ATTEMPTS = 8
+FEES_AGE_S = 1.0
+MOST_TIMES_THE_MARKET = 10  # where raising fees ends, or a halted chain would empty the wallet
+TRANSFER_GAS = 21_000
+SETTLEMENT_GAS = 90_000  # of one USDC authorization alone: 85,740
+REMEMBERED = 1_000
 
 
-class RpcProvider(HTTPProvider):
-    """JSON-RPC over HTTP that remembers, for each thread, a call the node did not answer.
+@dataclass(frozen=True, slots=True)
+class SignedTransaction:
+    """A signed transaction; `raw` and `data` are 0x and hexadecimal digits, fees wei per gas."""
 
-    The x402 SDK turns such failures into refusals of the payment; `fault` tells them apart.
-    """
+    wallet: str
+    nonce: int
+    hash: str
+    raw: str = field(repr=False)
+    to: str
+    data: str = field(repr=False)
+    gas: int
+    max_fee: int
+    priority_fee: int
+    created_ms: int
 
-    def __init__(self, rpc_url: str, *, timeout_s: float = RPC_TIMEOUT_S) -> None:
-        super().__init__(
-            rpc_url,
-            request_kwargs={"timeout": timeout_s},
-            # Once more at most: a kept-alive connection may have been closed, but a node that
-            # is silent must not hold a payment for many time-outs.
-            exception_retry_configuration=ExceptionRetryConfiguration(
-                errors=(requests.ConnectionError,), retries=2
-            ),
-            # web3 asks for it before every call; it never changes.
-            cache_allowed_requests=True,
-            cacheable_requests={RPCEndpoint("eth_chainId")},
+
+class TransactionStore(Protocol):
+    """Keeps what was signed until it is mined."""
+
+    async def record(self, tx: SignedTransaction) -> None:
+        """Keep a transaction; called before it is sent, at times again for the same hash."""
+        ...
+
+    async def unmined(self, wallet: str) -> list[SignedTransaction]:
+        """Those of a wallet whose nonces are open, in the order they were recorded."""
+        ...
+
+    async def mined(self, wallet: str, nonce: int, hash: str | None) -> None:  # noqa: A002
+        """A nonce is closed: by the transaction of that hash, or (None) by none of ours."""
+        ...
+
+
+class Fees(NamedTuple):
+    """Wei for each unit of gas: at most, and the tip within it."""
+
+    max_fee: int
+    priority_fee: int
+
+    def raised(self, floor: "Fees") -> "Fees":
+        """12.5 % more, as nodes ask of a replacement, and not less than `floor`."""
+        return Fees(
+            *(max(-(-mine * 9 // 8), least) for mine, least in zip(self, floor, strict=True))
         )
-        self._calling = threading.local()
+
+
+class GasLeft(NamedTuple):
+    """What a wallet holds in wei, and how many single settlements that pays for now."""
+
+    balance: int
+    settlements: int
+
+
+class Receipt(NamedTuple):
+    """A mined transaction, with its logs as the node's JSON has them."""
+
+    transaction: str
+    block: int
+    succeeded: bool
+    logs: list[dict[str, Any]]
+
+
+class _Open:
+    """A nonce that is not mined yet, with all versions of its transaction, oldest first."""
+
+    def __init__(self, versions: list[SignedTransaction]) -> None:
+        self.versions = versions
+        self.sent_at: float | None = None  # None: whether the node has the last one is unknown
+        self.unseen = 0
+        self.closed: asyncio.Future[Receipt | None] = asyncio.get_running_loop().create_future()
 
     @property
-    def fault(self) -> Exception | None:
-        """The last failure of this thread since it was cleared."""
-        return getattr(self._calling, "fault", None)
+    def last(self) -> SignedTransaction:
+        return self.versions[-1]
 
-    @fault.setter
-    def fault(self, error: Exception | None) -> None:
-        self._calling.fault = error
-
-    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        """Send one request; a reverted call is an answer of the chain, all else a fault."""
-        try:
-            response = super().make_request(method, params)
-        except Exception as error:
-            self.fault = error
-            raise
-        if "error" in response and "revert" not in str(response["error"]).lower():
-            self.fault = Web3RPCError(str(response["error"]))
-        return response
+    def is_due(self, after_s: float) -> bool:
+        return self.sent_at is None or time.monotonic() - self.sent_at >= after_s
 
 
-@dataclass(slots=True)
-class _Sent:
-    """A nonce's transaction, as last sent, and the hashes of all its versions."""
-
-    transaction: dict[str, Any]
-    hashes: list[HexBytes]
-    at: float = field(default_factory=time.monotonic)
-
-
-class HotWallet(FacilitatorWeb3Signer):
-    """A facilitator's signer whose nonces never leave a gap.
-
-    The SDK's own signer reserves a nonce before it broadcasts and never gives it back. Here
-    allocation and broadcast are one step under a lock, after a failed broadcast the next nonce is
-    read from the chain, and a transaction that is not mined is replaced with higher fees.
-    """
+class HotWallet:
+    """Sends transactions with consecutive nonces and sees to it that they are mined."""
 
     def __init__(
         self,
         private_key: str,
-        rpc_url: str,
+        rpc: Rpc,
+        network: str,
+        store: TransactionStore,
         *,
-        confirmation_timeout_s: float = 90,
-        rpc_timeout_s: float = RPC_TIMEOUT_S,
+        replace_after_s: float = REPLACE_AFTER_S,
     ) -> None:
-        super().__init__(private_key, rpc_url, confirmation_timeout_s)
-        self.rpc = RpcProvider(rpc_url, timeout_s=rpc_timeout_s)
-        self._w3 = Web3(self.rpc)
-        self._w3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
-        self._sending = threading.Lock()
-        self._unmined: dict[int, _Sent] = {}
-        self._replaced: dict[str, str] = {}
+        self._account = Account.from_key(private_key)
+        self.address: str = self._account.address
+        self._rpc = rpc
+        self._chain_id = int(network.partition(":")[2])
+        self._store = store
+        self._replace_after_s = replace_after_s
+        self._sending = asyncio.Lock()
+        self._open: dict[int, _Open] = {}
+        self._by_hash: OrderedDict[str, _Open] = OrderedDict()
+        self._next_nonce = 0
+        self._in_step = False  # whether _next_nonce counts all that the chain's node knows
+        self._base_fee = 0
+        self._market = Fees(0, 0)
+        self._market_at = -FEES_AGE_S
+        self._tending: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
 
-    def write_contract(
-        self,
-        address: str,
-        abi: list[dict[str, Any]],
-        function_name: str,
-        *args: Any,
-        data_suffix: str | None = None,
-    ) -> str:
-        """Call a contract's function in a transaction.
+    async def resume(self) -> None:
+        """Once at start: take up what an earlier process sent or was about to send."""
+        for tx in await self._store.unmined(self.address):
+            if entry := self._open.get(tx.nonce):
+                entry.versions.append(tx)
+            else:
+                entry = self._open[tx.nonce] = _Open([tx])
+            self._by_hash[tx.hash] = entry
+        self._tend()
 
-        Returns:
-            The transaction's hash, 0x and 64 hexadecimal digits.
-        """
-        contract = self._w3.eth.contract(abi=abi)
-        data = contract.encode_abi(function_name, args=list(args))
-        return self._send(address, append_data_suffix(data, data_suffix))
+    async def send(self, to: str, data: str, gas: int) -> str:
+        """Send a call of a contract with at most `gas` units; returns the transaction's hash.
 
-    def send_transaction(self, to: str, data: bytes) -> str:
-        """Send `data` to an address in a transaction; returns its hash."""
-        return self._send(to, data)
-
-    def wait_for_transaction_receipt(self, tx_hash: str) -> TransactionReceipt:
-        """Wait until a transaction, or the one that replaced it, is mined.
+        If the node does not answer, the transaction is on record and is sent again later.
 
         Raises:
-            TimeExhausted: It was not mined within `confirmation_timeout_s`.
+            PaymentServiceError: It was not sent: the chain could not be asked, or refused it.
         """
-        deadline = time.monotonic() + self._confirmation_timeout_seconds
-        nonce = self._nonce_of(tx_hash)
-        pause_s = FIRST_POLL_S
-        while True:
-            if receipt := self._receipt(tx_hash, nonce):
-                return receipt
-            if time.monotonic() > deadline:
-                self._next_nonce = None  # a node that lost transactions expects an earlier one
-                raise TimeExhausted(f"Transaction {tx_hash} is not mined yet.")
-            if nonce is not None:
-                self._replace(nonce, older_than_s=REPLACE_AFTER_S)
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_POLL_S)
+        # A caller who leaves must not interrupt between record and broadcast.
+        return await asyncio.shield(asyncio.create_task(self._send(to, data, gas)))
 
-    def replace_stuck(self, *, older_than_s: float = REPLACE_AFTER_S) -> list[str]:
-        """Send every transaction that is unmined for so long again, with fees 12.5 % higher.
+    async def wait(self, tx_hash: str, timeout_s: float) -> Receipt | None:
+        """Wait until a transaction, or one that replaced it, is mined.
 
-        Returns:
-            The new hashes, in nonce order.
+        None: not within `timeout_s`, or another took its nonce; the chain's logs tell.
+
+        Raises:
+            PaymentServiceError: The transaction is of another process and the chain could not be
+                asked.
         """
-        mined = self._w3.eth.get_transaction_count(self._account.address, "latest")
-        with self._sending:
-            self._unmined = {nonce: sent for nonce, sent in self._unmined.items() if nonce >= mined}
-            nonces = sorted(self._unmined)
-        hashes = (self._replace(nonce, older_than_s=older_than_s) for nonce in nonces)
-        return [tx_hash for tx_hash in hashes if tx_hash]
-
-    def mined_hash(self, tx_hash: str) -> str:
-        """The hash under which a transaction was mined, if fees were raised after `tx_hash`."""
-        return self._replaced.get(tx_hash, tx_hash)
-
-    def _send(self, to: str, data: str | bytes) -> str:
-        call = {
-            "to": Web3.to_checksum_address(to),
-            "data": data,
-            "value": 0,
-            "gas": self._gas_limit,
-            "chainId": self.get_chain_id(),
-            **self._market_fees(),
-        }
-        with self._sending:
-            nonce = self._next_nonce
-            if nonce is None:
-                nonce = self._w3.eth.get_transaction_count(self._account.address, "pending")
-            self._next_nonce = None  # and so it stays if the broadcast fails: then ask the chain
-            transaction = {**call, "nonce": nonce}
-            tx_hash = self._broadcast(transaction)
-            self._next_nonce = nonce + 1
-            self._unmined[nonce] = _Sent(transaction, [tx_hash])
-        return tx_hash.to_0x_hex()
-
-    def _market_fees(self) -> dict[str, int]:
-        base = self._w3.eth.get_block("latest")["baseFeePerGas"]
-        tip = self._w3.eth.max_priority_fee
-        return {"maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * base + tip}
-
-    def _broadcast(self, transaction: dict[str, Any]) -> HexBytes:
-        signed = self._account.sign_transaction(transaction)
+        entry = self._by_hash.get(tx_hash)
+        if entry is None:
+            found = await self._rpc.call("eth_getTransactionReceipt", tx_hash)
+            return _receipt(found) if found else None
         try:
-            return self._w3.eth.send_raw_transaction(signed.raw_transaction)
-        except Exception:
-            # The answer may have been lost after the node took the transaction.
-            if self._node_has(signed.hash):
-                return HexBytes(signed.hash)
-            raise
+            return await asyncio.wait_for(asyncio.shield(entry.closed), timeout_s)
+        except TimeoutError:
+            return None
 
-    def _node_has(self, tx_hash: HexBytes) -> bool:
-        try:
-            self._w3.eth.get_transaction(tx_hash)
-        except (TransactionNotFound, Web3RPCError, OSError):
-            return False
-        return True
+    async def gas_left(self) -> GasLeft:
+        """What is left for gas, on chains without a further fee for data.
 
-    def _nonce_of(self, tx_hash: str) -> int | None:
-        wanted = HexBytes(tx_hash)
-        with self._sending:
-            for nonce, sent in self._unmined.items():
-                if wanted in sent.hashes:
-                    return nonce
-        return None
+        Raises:
+            PaymentServiceError: The chain could not be asked.
+        """
+        await self._look()
+        balance = int(await self._rpc.call("eth_getBalance", self.address, "latest"), 16)
+        price = self._base_fee + self._market.priority_fee
+        return GasLeft(balance, balance // max(1, SETTLEMENT_GAS * price))
 
-    def _receipt(self, tx_hash: str, nonce: int | None) -> TransactionReceipt | None:
-        sent = self._unmined.get(nonce) if nonce is not None else None
-        for version in list(sent.hashes) if sent else [HexBytes(tx_hash)]:
-            try:
-                receipt = self._w3.eth.get_transaction_receipt(version)
-            except TransactionNotFound:
-                continue
-            if nonce is not None:
-                with self._sending:
-                    self._unmined.pop(nonce, None)
-            if version.to_0x_hex() != tx_hash:
-                self._replaced[tx_hash] = version.to_0x_hex()
-            return TransactionReceipt(
-                status=TX_STATUS_SUCCESS if receipt["status"] == 1 else 0,
-                block_number=receipt["blockNumber"],
-                tx_hash=version.to_0x_hex(),
-                logs=list(receipt["logs"]),
+    async def aclose(self) -> None:
+        """Stop watching; what is not mined yet stays on record."""
+        if self._tending is not None:
+            self._tending.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._tending
+
+    # Sending
+
+    async def _send(self, to: str, data: str, gas: int) -> str:
+        async with self._sending:
+            fees = Fees(0, 0)
+            for _ in range(ATTEMPTS):
+                await self._get_in_step()
+                fees = max(fees, self._market)
+                nonce = self._next_nonce
+                try:
+                    tx = await self._launch(nonce, to, data, gas, fees)
+                except RpcRefused as refusal:
+                    await self._close(self._open[nonce], None)
+                    self._in_step = False
+                    if _says(refusal, *NONCE_TAKEN):
+                        self._next_nonce = nonce + 1
+                    elif _says(refusal, *FEE_TOO_LOW):
+                        fees = fees.raised(self._market)
+                    else:
+                        raise self._refused(refusal) from refusal
+                else:
+                    self._next_nonce = nonce + 1
+                    return tx.hash
+            raise PaymentServiceError(
+                f"The gas wallet {self.address} found no free nonce. If it goes on, another "
+                "process uses the same TINYBRAIN_GAS_PRIVATE_KEY: stop one of them."
             )
-        return None
 
-    def _replace(self, nonce: int, *, older_than_s: float) -> str | None:
-        with self._sending:
-            sent = self._unmined.get(nonce)
-            if sent is None or time.monotonic() - sent.at < older_than_s:
-                return None
-            sent.at = time.monotonic()
-            raised = {
-                # Nodes want at least a tenth more on both fees before they replace.
-                name: max(sent.transaction[name] * 9 // 8 + 1, fee)
-                for name, fee in self._market_fees().items()
+    async def _get_in_step(self) -> None:
+        """Before a nonce is taken: know the fees, and what the chain's node has counted."""
+        if self._in_step and self._open and time.monotonic() - self._market_at < FEES_AGE_S:
+            return
+        pending = await self._look()
+        # Never back: a node that lags behind would have us take a nonce twice.
+        self._next_nonce = max(self._next_nonce, pending, *(n + 1 for n in self._open))
+        self._in_step = True
+
+    async def _look(self) -> int:
+        """Read the fees of now; returns the next nonce as the node counts with its pool."""
+        answers = await self._rpc.batch(
+            [
+                ("eth_feeHistory", ("0x1", "latest", ())),
+                ("eth_maxPriorityFeePerGas", ()),
+                ("eth_getTransactionCount", (self.address, "pending")),
+            ]
+        )
+        for answer in answers:
+            if isinstance(answer, RpcRefused):
+                raise answer
+        history, tip, pending = answers
+        self._base_fee = int(history["baseFeePerGas"][-1], 16)  # of the block to come
+        self._market = Fees(2 * self._base_fee + int(tip, 16), int(tip, 16))
+        self._market_at = time.monotonic()
+        return int(pending, 16)
+
+    async def _launch(
+        self, nonce: int, to: str, data: str, gas: int, fees: Fees
+    ) -> SignedTransaction:
+        """Sign, record and broadcast a new version of a nonce's transaction.
+
+        Raises:
+            RpcRefused: The node will not have it.
+        """
+        tx = self._sign(nonce, to, data, gas, fees)
+        await self._store.record(tx)
+        entry = self._open.setdefault(nonce, _Open([]))
+        entry.versions.append(tx)
+        self._by_hash[tx.hash] = entry
+        await self._broadcast(entry)
+        self._tend()
+        return tx
+
+    def _sign(self, nonce: int, to: str, data: str, gas: int, fees: Fees) -> SignedTransaction:
+        signed = self._account.sign_transaction(
+            {
+                "type": 2,
+                "chainId": self._chain_id,
+                "nonce": nonce,
+                "to": to,
+                "value": 0,
+                "data": data,
+                "gas": gas,
+                "maxFeePerGas": fees.max_fee,
+                "maxPriorityFeePerGas": fees.priority_fee,
             }
-            transaction = {**sent.transaction, **raised}
+        )
+        return SignedTransaction(
+            wallet=self.address,
+            nonce=nonce,
+            hash=signed.hash.to_0x_hex(),
+            raw=signed.raw_transaction.to_0x_hex(),
+            to=to,
+            data=data,
+            gas=gas,
+            max_fee=fees.max_fee,
+            priority_fee=fees.priority_fee,
+            created_ms=time.time_ns() // 1_000_000,
+        )
+
+    async def _broadcast(self, entry: _Open) -> None:
+        entry.sent_at = time.monotonic()
+        try:
+            await self._rpc.call("eth_sendRawTransaction", entry.last.raw)
+        except RpcRefused as refusal:
+            if not _says(refusal, *KNOWN):
+                raise
+        except PaymentServiceError as error:
+            # It may have arrived. It is on record, and what tends the open ones sends it again.
+            log.warning("transaction %s: %s", entry.last.hash, error.message)
+            entry.sent_at = None
+
+    def _refused(self, refusal: RpcRefused) -> PaymentServiceError:
+        if _says(refusal, "insufficient funds"):
+            return PaymentServiceError(
+                f"The gas wallet {self.address} holds too little of the native coin: send it some."
+            )
+        log.error("the node refused a transaction: %s", refusal.reason)
+        return refusal
+
+    # Watching
+
+    def _tend(self) -> None:
+        self._news.set()
+        if self._open and (self._tending is None or self._tending.done()):
+            self._tending = asyncio.create_task(self._tend_open())
+
+    async def _tend_open(self) -> None:
+        """Until every nonce is closed: look for receipts, and send again what is lost or stuck."""
+        pause_s = FIRST_POLL_S
+        while self._open:
+            self._news.clear()
             try:
-                tx_hash = self._broadcast(transaction)
-            except (Web3RPCError, OSError):
-                return None  # mined meanwhile, or the node is away: the receipt will tell
-            sent.transaction = transaction
-            sent.hashes.append(tx_hash)
-        return tx_hash.to_0x_hex()
+                closed = await self._look_for_receipts()
+            except Exception as error:  # noqa: BLE001  # must outlive every fault of node and store
+                closed = False
+                log.warning("watching the open transactions failed: %s", type(error).__name__)
+            pause_s = FIRST_POLL_S if closed or self._news.is_set() else 2 * pause_s
+            pause_s = min(pause_s, LONGEST_POLL_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), pause_s)
+
+    async def _look_for_receipts(self) -> bool:
+        """Close what is mined and send what is due; returns whether something was closed."""
+        count = int(await self._rpc.call("eth_getTransactionCount", self.address, "latest"), 16)
+        before = len(self._open)
+        passed = {nonce: entry for nonce, entry in self._open.items() if nonce < count}
+        hashes = [tx.hash for entry in passed.values() for tx in entry.versions]
+        found = await self._rpc.batch([("eth_getTransactionReceipt", (h,)) for h in hashes])
+        receipts = {tx_hash: r for tx_hash, r in zip(hashes, found, strict=True) if r}
+        for nonce, entry in passed.items():
+            mined = next((receipts[t.hash] for t in entry.versions if t.hash in receipts), None)
+            if isinstance(mined, dict):
+                await self._close(entry, _receipt(mined))
+                continue
+            entry.unseen += 1
+            if entry.unseen >= UNSEEN_POLLS:
+                log.warning("nonce %s of %s was taken by another transaction", nonce, self.address)
+                await self._close(entry, None)
+        if any(entry.is_due(self._replace_after_s) for entry in self._open.values()):
+            async with self._sending:
+                await self._send_again(count)
+        return len(self._open) < before
+
+    async def _send_again(self, count: int) -> None:
+        """Send what is due once more: the first in line with higher fees, or any that lags."""
+        await self._look()
+        due = sorted(n for n, e in self._open.items() if e.is_due(self._replace_after_s))
+        if due and count < min(self._open):  # a reorganisation took what stood before
+            for nonce in range(count, min(self._open)):
+                await self._try(self._launch(nonce, self.address, "0x", TRANSFER_GAS, self._market))
+        for nonce in due:
+            entry = self._open[nonce]
+            fees = Fees(entry.last.max_fee, entry.last.priority_fee)
+            stuck = nonce == count and entry.sent_at is not None
+            lags = fees.max_fee < self._base_fee + self._market.priority_fee
+            bearable = fees.max_fee < MOST_TIMES_THE_MARKET * self._market.max_fee
+            if lags or (stuck and bearable):
+                last, raised = entry.last, fees.raised(self._market)
+                await self._try(self._launch(nonce, last.to, last.data, last.gas, raised))
+            else:
+                await self._try(self._broadcast(entry))
+
+    async def _try(self, attempt: Awaitable[object]) -> None:
+        try:
+            await attempt
+        except RpcRefused as refusal:
+            log.warning("a transaction sent again was refused: %s", refusal.reason)
+
+    async def _close(self, entry: _Open, receipt: Receipt | None) -> None:
+        nonce = entry.last.nonce
+        await self._store.mined(self.address, nonce, receipt.transaction if receipt else None)
+        if self._open.pop(nonce, None):
+            entry.closed.set_result(receipt)
+        while len(self._by_hash) > REMEMBERED and next(iter(self._by_hash.values())).closed.done():
+            self._by_hash.popitem(last=False)
+
+
+# What nodes say; each client has words of its own.
+KNOWN = ("already known", "already imported", "alreadyknown", "known transaction")
+NONCE_TAKEN = (
+    "nonce too low",
+    "oldnonce",
+    "replacement transaction underpriced",
+    "toolowtocompete",
+)
+FEE_TOO_LOW = ("less than block base fee", "underpriced", "feetoolow")
+
+
+def _says(refusal: RpcRefused, *words: str) -> bool:
+    reason = refusal.reason.lower()
+    return any(word in reason for word in words)
+
+
+def _receipt(found: dict[str, Any]) -> Receipt:
+    return Receipt(
+        transaction=found["transactionHash"],
+        block=int(found["blockNumber"], 16),
+        succeeded=int(found["status"], 16) == 1,
+        logs=found["logs"],
+    )

@@ -1,0 +1,70 @@
+"""The ledger in PostgreSQL, for several machines: one write lock, bounded waits, recovery.
+
+Knows PostgreSQL and asyncpg; knows nothing of the ledger's tables.
+"""
+
+from typing import Any
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from tinybrain.errors import ConfigError
+
+CONNECT_TIMEOUT_S = 5
+WAIT_S = 10
+CONNECTIONS = 10
+WRITE_LOCK = 0x7469_6E79_6272_6169
+"""Key of the advisory lock that every write transaction holds: "tinybrai"."""
+
+
+def create_postgresql_engine(url: URL) -> AsyncEngine:
+    """Connections to the server that `url` names; none is opened yet.
+
+    Raises:
+        ConfigError: asyncpg is not installed.
+    """
+    try:
+        engine = create_async_engine(
+            url.set(drivername="postgresql+asyncpg"),
+            # Enough for writes too: under the write lock, each statement sees all that was
+            # committed before. A snapshot for the whole transaction would be older than the lock.
+            isolation_level="READ COMMITTED",
+            connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": _server_settings()},
+            hide_parameters=True,
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=WAIT_S,
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "TINYBRAIN_LEDGER_URL names PostgreSQL, and its driver is not installed. Install it "
+            "with: pip install tinybrain[postgres]"
+        ) from error
+    event.listen(engine.sync_engine, "begin", _begin)
+    event.listen(engine.sync_engine, "checkout", _replace_closed)
+    return engine
+
+
+def _server_settings() -> dict[str, str]:
+    wait_ms = str(WAIT_S * 1000)
+    return {
+        "application_name": "tinybrain",
+        "synchronous_commit": "on",  # a commit survives a power cut
+        "lock_timeout": wait_ms,
+        "statement_timeout": wait_ms,
+        # A process that hangs in a transaction must not keep the write lock from the others.
+        "idle_in_transaction_session_timeout": wait_ms,
+    }
+
+
+def _begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("write", False):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
+
+
+def _replace_closed(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
+    # The driver notices when the server goes, so no round trip is needed to find out.
+    if dbapi_connection.driver_connection.is_closed():
+        raise InvalidatePoolError

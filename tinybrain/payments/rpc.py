@@ -1,0 +1,131 @@
+"""A chain's node, asked over JSON-RPC 2.0.
+
+Knows how to ask and how a node fails to answer; nothing of what the methods mean. Bound to the
+event loop that first uses it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import orjson
+
+from tinybrain.errors import PaymentServiceError
+
+RPC_TIMEOUT_S = 10.0
+MAX_BATCH = 10  # public endpoints of Base take no more
+REVERTED = 3
+"""Code of a call that the contract refused. Source: Ethereum execution APIs."""
+BROADCAST = "eth_sendRawTransaction"
+HEADERS = {"Content-Type": "application/json"}
+CLOSED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+"""What sending on a kept-alive connection that the node closed looks like."""
+
+Request = tuple[str, Sequence[Any]]
+"""A method and its parameters."""
+
+
+class RpcRefused(PaymentServiceError):
+    """The node answered with an error object; `reason` and `data` are its own words."""
+
+    def __init__(self, rpc_code: int, reason: str, data: Any = None) -> None:
+        super().__init__(
+            "The chain's node refused a request; the same payment may be sent again. If it goes "
+            "on, check TINYBRAIN_RPC_URL."
+        )
+        self.rpc_code = rpc_code
+        self.reason = reason
+        self.data = data
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return RpcRefused, (self.rpc_code, self.reason, self.data)
+
+    @property
+    def reverted(self) -> bool:
+        """Whether a contract refused or ran out of gas: an answer of the chain, not a fault."""
+        reason = self.reason.lower().replace(" ", "")
+        return self.rpc_code == REVERTED or "revert" in reason or "outofgas" in reason
+
+
+class Rpc:
+    """One node, over connections that are kept alive."""
+
+    def __init__(self, url: str, *, timeout_s: float = RPC_TIMEOUT_S) -> None:
+        self._url = url
+        self._http = httpx.AsyncClient(timeout=timeout_s, headers=HEADERS)
+
+    async def call(self, method: str, *params: Any) -> Any:
+        """Ask one thing; returns the result as JSON gives it.
+
+        Raises:
+            RpcRefused: The node answered with an error object.
+            PaymentServiceError: It did not answer, or not in JSON-RPC.
+        """
+        result = _result(await self._post(_envelope(0, method, params), again=method != BROADCAST))
+        if isinstance(result, RpcRefused):
+            raise result
+        return result
+
+    async def batch(self, requests: Sequence[Request]) -> list[Any]:
+        """Ask several things at once; a refused one has an RpcRefused in its place.
+
+        Raises:
+            PaymentServiceError: The node did not answer all of them in JSON-RPC.
+        """
+        parts = [requests[i : i + MAX_BATCH] for i in range(0, len(requests), MAX_BATCH)]
+        return [
+            result for part in await asyncio.gather(*map(self._batch, parts)) for result in part
+        ]
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _batch(self, requests: Sequence[Request]) -> list[Any]:
+        envelopes = [_envelope(i, *request) for i, request in enumerate(requests)]
+        again = all(method != BROADCAST for method, _ in requests)
+        replies = await self._post(envelopes, again=again)
+        if isinstance(replies, dict):  # the batch as a whole was refused
+            return [_result(replies)] * len(requests)
+        by_id = {reply.get("id"): reply for reply in replies if isinstance(reply, dict)}
+        return [_result(by_id.get(i)) for i in range(len(requests))]
+
+    async def _post(self, body: Any, *, again: bool) -> Any:
+        content = orjson.dumps(body)
+        try:
+            response = await self._http.post(self._url, content=content)
+        except CLOSED as error:
+            if again:
+                return await self._post(body, again=False)
+            raise _unreachable(error) from error
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+        try:
+            reply = orjson.loads(response.content)
+        except orjson.JSONDecodeError as error:
+            raise _unreachable(error) from error
+        if not isinstance(reply, dict | list):
+            raise _unreachable(TypeError())
+        return reply
+
+
+def _envelope(number: int, method: str, params: Sequence[Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+
+
+def _result(reply: Any) -> Any:
+    if isinstance(reply, dict):
+        if "result" in reply:
+            return reply["result"]
+        if isinstance(error := reply.get("error"), dict):
+            code, reason = error.get("code"), str(error.get("message", ""))
+            return RpcRefused(code if isinstance(code, int) else 0, reason, error.get("data"))
+    raise _unreachable(LookupError())
+
+
+def _unreachable(error: Exception) -> PaymentServiceError:
+    return PaymentServiceError(
+        f"The chain's node did not answer ({type(error).__name__}); the same payment may be sent "
+        "again. If it goes on, check TINYBRAIN_RPC_URL."
+    )
