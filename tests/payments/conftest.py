@@ -1,16 +1,14 @@
 """A real ledger for every test, once on SQLite and once on PostgreSQL; builders of its rows."""
 
 import asyncio
-from itertools import count
 
 import pytest
 
+from tests.payments.local_postgres import LocalPostgres
 from tinybrain.payments.database import Database
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.records import NewAnswer, NewPayment, NewPurchase
-
-from tests.payments.local_postgres import LocalPostgres
 
 
 class Clock:
@@ -30,24 +28,32 @@ def clock():
 
 @pytest.fixture(scope="session")
 def postgres():
-    """The session's PostgreSQL, with an empty migrated database `template`."""
+    """The session's PostgreSQL, with a migrated database `template` to copy."""
     try:
         postgres = LocalPostgres()
     except ModuleNotFoundError as error:
         pytest.skip(str(error))
-    postgres.start()
-    yield postgres
-    postgres.remove()
+    try:
+        postgres.start()
+        postgres.create_database("template")
+        asyncio.run(_migrate(postgres.url("template")))
+        yield postgres
+    finally:
+        postgres.remove()
+
+
+async def _migrate(url):
+    await (await Database.open(url)).close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request, tmp_path):
-    """An empty database of each kind that the ledger may be kept in."""
+    """An empty database of each kind that the ledger can be kept in."""
     if request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
         return
     postgres = request.getfixturevalue("postgres")
-    postgres.create_database("ledger")
+    postgres.create_database("ledger", template="template")
     yield postgres.url("ledger")
     postgres.drop_database("ledger")
 

@@ -1,6 +1,8 @@
-"""Opening, migrating and failing to open the ledger's database."""
+"""What both databases promise: migrations, the write lock, consistent reads, clear errors."""
 
 import asyncio
+import stat
+import traceback
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -8,8 +10,32 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from tinybrain.errors import ConfigError, LedgerUnavailable
+from tinybrain.payments import database as database_module
 from tinybrain.payments.database import Database
 from tinybrain.payments.schema import metadata
+
+COUNT = text("select n from counter")
+
+
+@pytest.fixture
+async def counter(database):
+    """A table with one number, 0."""
+    async with database.write() as connection:
+        await connection.execute(text("create table counter (n integer not null unique)"))
+        await connection.execute(text("insert into counter values (0)"))
+    return database
+
+
+async def increment(database):
+    async with database.write() as connection:
+        number = await connection.scalar(COUNT)
+        await asyncio.sleep(0)
+        await connection.execute(text("update counter set n = :n"), {"n": number + 1})
+
+
+async def count(database):
+    async with database.read() as connection:
+        return await connection.scalar(COUNT)
 
 
 async def test_the_migrations_make_exactly_the_schema(database):
@@ -20,45 +46,115 @@ async def test_the_migrations_make_exactly_the_schema(database):
         assert await connection.run_sync(differences) == []
 
 
-async def test_several_openers_at_once_migrate_once(tmp_path):
-    url = f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
-    databases = await asyncio.gather(*(Database.open(url) for _ in range(6)))
+async def test_several_openers_at_once_migrate_once(database_url):
+    databases = await asyncio.gather(*(Database.open(database_url) for _ in range(6)))
     async with databases[0].read() as connection:
-        assert (await connection.execute(text("select * from alembic_version"))).all() == [
-            ("0001",)
-        ]
+        versions = (await connection.execute(text("select * from alembic_version"))).all()
     for database in databases:
         await database.close()
+    assert len(versions) == 1
 
 
-async def test_commits_are_synced_and_readers_do_not_wait(database):
-    async with database.read() as connection:
-        mode = await connection.scalar(text("pragma journal_mode"))
-        synchronous = await connection.scalar(text("pragma synchronous"))
-    assert (mode, synchronous) == ("wal", 2)
-
-
-async def test_a_write_that_raises_leaves_nothing(database):
-    insert = text(
-        "insert into answers (id, created_ms, credential, mode, outcome, price, fallback)"
-        " values ('a', 1, 'x402', 'auto', 'running', 1, 0)"
-    )
-
+async def test_a_write_that_raises_leaves_nothing(counter):
     async def write_and_fail():
-        async with database.write() as connection:
-            await connection.execute(insert)
+        async with counter.write() as connection:
+            await connection.execute(text("update counter set n = 1"))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await write_and_fail()
-    async with database.read() as connection:
-        assert await connection.scalar(text("select count(*) from answers")) == 0
+    assert await count(counter) == 0
+
+
+async def test_writers_of_one_process_lose_no_update(counter):
+    await asyncio.gather(*(increment(counter) for _ in range(20)))
+    assert await count(counter) == 20
+
+
+async def test_writers_of_several_processes_lose_no_update(counter, database_url):
+    # Each Database queues its own writers; only the lock in the database orders these.
+    databases = [await Database.open(database_url) for _ in range(4)]
+    await asyncio.gather(*(increment(database) for database in databases for _ in range(5)))
+    for database in databases:
+        await database.close()
+    assert await count(counter) == 20
+
+
+async def test_a_reader_sees_one_state_and_waits_for_no_writer(counter):
+    async with counter.read() as connection:
+        before = await connection.scalar(COUNT)
+        await increment(counter)
+        assert await connection.scalar(COUNT) == before
+    async with counter.write() as connection:
+        await connection.execute(text("update counter set n = 5"))
+        assert await asyncio.wait_for(count(counter), 1) == 1
+
+
+async def test_many_waiting_writers_leave_room_for_readers(counter):
+    async with counter.write():
+        writers = [asyncio.create_task(increment(counter)) for _ in range(50)]
+        await asyncio.sleep(0.01)
+        assert await asyncio.wait_for(count(counter), 1) == 0
+    await asyncio.gather(*writers)
+
+
+async def test_cancelled_writers_do_not_keep_the_lock(counter):
+    tasks = [asyncio.create_task(increment(counter)) for _ in range(20)]
+    for task in tasks:
+        await asyncio.sleep(0.002)
+        task.cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    committed = await count(counter)
+    await increment(counter)
+    assert committed >= done.count(None)
+    assert await count(counter) == committed + 1
+
+
+async def test_a_transaction_that_takes_too_long_ends(counter, monkeypatch):
+    monkeypatch.setattr(database_module, "TRANSACTION_TIMEOUT_S", 0.1)
+    with pytest.raises(LedgerUnavailable, match="in time"):
+        async with counter.write():
+            await asyncio.sleep(10)
+    await increment(counter)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into nowhere values (:secret)",
+        "insert into secrets values (1, :secret)",  # a row with this key is there
+        "insert into secrets values (2, null), (null, :secret)",
+        "insert into secrets values (:secret, 'text for a number')",
+    ],
+)
+async def test_errors_never_carry_what_was_to_be_written(database, statement):
+    async with database.write() as connection:
+        await connection.execute(
+            text("create table secrets (id integer primary key, secret varchar(9) not null unique)")
+        )
+        await connection.execute(text("insert into secrets values (1, 's3cret')"))
+    with pytest.raises(LedgerUnavailable) as caught:
+        async with database.write() as connection:
+            await connection.execute(text(statement), {"secret": "s3cret"})
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_commits_are_synced(database, database_url):
+    setting = "pragma synchronous" if "sqlite" in database_url else "show synchronous_commit"
+    async with database.write() as connection:
+        assert await connection.scalar(text(setting)) in (2, "on")
+
+
+async def test_rows_can_be_streamed(counter):
+    async with counter.read() as connection:
+        rows = await connection.stream(text("select 1 union select 2 union select 3"))
+        assert [row async for row in rows] == [(1,), (2,), (3,)]
 
 
 async def test_a_folder_made_for_the_ledger_is_its_owners_alone(tmp_path):
     database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'new' / 'ledger.db'}")
     await database.close()
-    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
 async def test_a_folder_that_cannot_be_made_is_a_clear_error():
@@ -72,15 +168,18 @@ async def test_a_file_that_is_no_database_is_a_clear_error(tmp_path):
         await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
 
 
-async def test_an_unsupported_database_names_the_setting():
+@pytest.mark.parametrize("url", ["mysql://localhost/tinybrain", "sqlite+aiosqlite://", "ledger.db"])
+async def test_an_unsupported_database_names_the_setting(url):
     with pytest.raises(ConfigError, match="TINYBRAIN_LEDGER_URL"):
-        await Database.open("postgresql+asyncpg://localhost/tinybrain")
+        await Database.open(url)
 
 
-async def test_errors_never_carry_what_was_to_be_written(database):
-    with pytest.raises(LedgerUnavailable) as caught:
-        async with database.write() as connection:
-            await connection.execute(
-                text("insert into nowhere values (:secret)"), {"secret": "s3cret"}
-            )
-    assert "s3cret" not in str(caught.value)
+async def test_a_missing_driver_names_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "asyncpg", None)
+    with pytest.raises(ConfigError, match=r"tinybrain\[postgres\]"):
+        await Database.open("postgresql://localhost/tinybrain")
+
+
+async def test_no_server_is_a_clear_error(unused_tcp_port):
+    with pytest.raises(LedgerUnavailable, match="Connect call failed"):
+        await Database.open(f"postgres://127.0.0.1:{unused_tcp_port}/tinybrain")

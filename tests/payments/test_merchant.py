@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from eth_account import Account
+from web3 import Web3
 from x402 import x402ClientSync
 from x402.http.utils import decode_payment_required_header, encode_payment_signature_header
 from x402.mechanisms.evm.exact import register_exact_evm_client
@@ -15,6 +16,7 @@ from x402.mechanisms.evm.signers import EthAccountSigner
 from x402.schemas import PaymentRequiredV1, VerifyResponse
 
 from tinybrain.config import load_settings
+from tinybrain.devnet.token import mint
 from tinybrain.errors import PaymentRequired
 from tinybrain.payments.merchant import Merchant, payload_of
 from tinybrain.payments.pricing import Product
@@ -112,14 +114,26 @@ async def test_a_stock_clients_payment_is_admitted(
     assert (payment.flow, payment.purpose) == (product.flow, Purpose.ANSWER)
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("version", [1, 2])
-def test_what_is_kept_of_a_payment_is_version_2_and_the_token_takes_it(chain, sign, version):
-    settings = load_settings(network="eip155:84532", pay_to=PAY_TO)
-    merchant, payer = Merchant(settings, Verdict()), chain.new_wallet()
-    client = x402ClientSync()
-    register_exact_evm_client(client, EthAccountSigner(payer))
-    kept = payload_of(merchant.identify(sign(version=version), ANSWER, request_hash="h").payload)
+def test_what_is_kept_is_version_2_whatever_came_and_the_token_takes_it(
+    chain, merchant, wallet, sign, version
+):
+    mint(chain.web3, chain.token, wallet.address, 10_000)
+    payment = merchant.identify(sign(version=version), ANSWER, request_hash="h")
+    kept = payload_of(payment.payload)
     assert (kept.x402_version, kept.accepted) == (2, merchant.requirements(ANSWER))
+    authorization = kept.payload["authorization"]
+    transfer = chain.token.get_function_by_signature(
+        "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)"
+    )
+    transfer(
+        authorization["from"],
+        Web3.to_checksum_address(authorization["to"]),
+        *(int(authorization[name]) for name in ("value", "validAfter", "validBefore")),
+        authorization["nonce"],
+        kept.payload["signature"],
+    ).call()  # the real USDC reverts on anything it would not execute
 
 
 def test_the_challenge_can_be_read_by_the_sdk(merchant):
@@ -189,10 +203,9 @@ def forge(payload):
 
 def twin(payload):
     """The other signature of the same key and message, which anyone can compute."""
-    r, s, v = (payload["payload"]["signature"][part] for part in (slice(2, 66), slice(66, 130), -2))
-    given_v = payload["payload"]["signature"][-2:]
-    other_v = {"1b": "1c", "1c": "1b"}[given_v]
-    payload["payload"]["signature"] = f"0x{r}{ORDER - int(s, 16):064x}{other_v}"
+    signature = payload["payload"]["signature"]
+    r, s, v = signature[2:66], int(signature[66:130], 16), signature[130:]
+    payload["payload"]["signature"] = f"0x{r}{ORDER - s:064x}" + {"1b": "1c", "1c": "1b"}[v]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +251,6 @@ def clock():
 @pytest.mark.parametrize(
     ("ahead", "product", "code"),
     [
-        (-1000, ANSWER, "payment_not_yet_valid"),
         (+155, ANSWER, "payment_expired"),  # 145 seconds left, an answer may take 120
         (+275, UPFRONT, "payment_expired"),
         (+301, UPFRONT, "payment_expired"),
@@ -252,6 +264,14 @@ async def test_the_window_must_fit_the_product(
     clock.ahead = ahead
     await refused(merchant, header, code, product)
     assert facilitator.asked == 0
+
+
+async def test_a_payment_that_is_not_valid_yet_is_refused(merchant, facilitator, sign):
+    payment = merchant.identify(sign(), ANSWER, request_hash="h")
+    payment.payload["payload"]["authorization"]["validAfter"] = str(int(time.time()) + 100)
+    with pytest.raises(PaymentRequired) as caught:
+        await merchant.verify(payment)
+    assert (caught.value.code, facilitator.asked) == ("payment_not_yet_valid", 0)
 
 
 async def test_a_payment_that_settles_first_may_expire_sooner(settings, facilitator, clock, sign):

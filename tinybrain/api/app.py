@@ -14,10 +14,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinybrain.api.chat_routes import chat_completions, native_completions
+from tinybrain.api.discovery import discovery
 from tinybrain.api.gateway import Gateway
 from tinybrain.api.info_routes import Scrape, health, index, metrics, model, models, receipt, stats
 from tinybrain.errors import NotFound, PaymentRequired, TinyBrainError
-from tinybrain.payments.merchant import challenge_header
+from tinybrain.payments.wire import challenge_body, challenge_header
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def build_app(open_gateway: OpenGateway, scrape: Scrape) -> Starlette:
             Route("/metrics", metrics),
             Route("/v1/models", models),
             Route("/v1/models/{model_id:path}", model),
+            Route("/.well-known/x402", discovery),
             Route("/v1/receipts/{answer_id}", receipt),
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
             Route("/chat/completions", native_completions, methods=["POST"]),
@@ -59,7 +61,8 @@ def build_app(open_gateway: OpenGateway, scrape: Scrape) -> Starlette:
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
                 expose_headers=[
-                    "PAYMENT-REQUIRED", "PAYMENT-RESPONSE", "X-Request-Id", "X-TinyBrain-Receipt",
+                    "PAYMENT-REQUIRED", "PAYMENT-RESPONSE", "X-PAYMENT-RESPONSE", "X-Request-Id",
+                    "X-TinyBrain-Receipt",
                 ],
             ),
             Middleware(_Observe),
@@ -98,16 +101,17 @@ async def _tinybrain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, TinyBrainError)  # noqa: S101  # how Starlette's types see handlers
     body = error.body()
     headers = {"Cache-Control": "no-store"}
+    product = getattr(request.state, "product", None)
     if error.status in RETRY_LATER:
         headers["Retry-After"] = "1"
     else:
         headers["X-Should-Retry"] = "false"  # OpenAI's SDKs would send 409 and 402 again
-    if isinstance(error, PaymentRequired):
+    if isinstance(error, PaymentRequired) and product is not None:
         gateway: Gateway = request.app.state.gateway
-        challenge = gateway.merchant.challenge(request.url.path, error.code)
+        challenge = gateway.merchant.challenge(product, error.code)
         headers["PAYMENT-REQUIRED"] = challenge_header(challenge)
-        # The header is the protocol; the same beside the error lets a person read it with curl.
-        body |= challenge.model_dump(by_alias=True, exclude_none=True, exclude={"error"})
+        openai_client = "X-Stainless-Lang" in request.headers
+        body = challenge_body(challenge, error, openai_client=openai_client)
     return JSONResponse(body, status_code=error.status, headers=headers)
 
 

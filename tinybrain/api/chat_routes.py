@@ -3,24 +3,44 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tinybrain.api import native, openai
+from tinybrain.api.admission import Repeated, hash_request
 from tinybrain.api.bounds import read_body
-from tinybrain.api.gateway import Admission, Credentials, Gateway, Receipt, hash_request
+from tinybrain.api.credentials import read_credentials
+from tinybrain.api.gateway import Gateway
 from tinybrain.api.requests import ChatRequest
+from tinybrain.api.running import Event, Events, Receipt
 from tinybrain.api.sse import DONE, EventStream, event
 from tinybrain.chat import Prefilled
 from tinybrain.errors import PaymentRequired, TinyBrainError
-from tinybrain.payments.merchant import response_header
-from tinybrain.payments.records import PaymentState
-from tinybrain.routing.events import AnswerEvent, Completed, Decision, Delta, ReasoningDelta
+from tinybrain.payments.records import NewPayment, PaymentState
+from tinybrain.payments.wire import PaymentHeader, settlement_headers
+from tinybrain.routing.events import Completed, Decision, Delta, ReasoningDelta
 
 SETTLE_WAIT_S = 8.0
-Events = AsyncGenerator[AnswerEvent | Receipt, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An answer under way or made before, and what pays for it."""
+
+    answer_id: str
+    events: Events
+    payment: NewPayment | None
+    header: PaymentHeader | None
+    upfront: bool
+    repeated: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer carries."""
+        return {"X-TinyBrain-Receipt": self.answer_id}
 
 
 async def chat_completions(request: Request) -> Response:
@@ -29,14 +49,14 @@ async def chat_completions(request: Request) -> Response:
     started = time.perf_counter()
     body = await read_body(request)
     chat = openai.parse_request(body, gateway.settings)
-    admission = await _admit(request, chat, body, started)
-    completion = openai.Completion(admission.answer_id, chat.model)
-    events = gateway.answer(chat, admission)
+    order = await place_order(request, chat, body, started)
+    completion = openai.Completion(order.answer_id, chat.model)
     if not chat.stream:
-        return await _whole(gateway, completion, admission, events)
-    opened = await _opened(events)
-    stream = _openai_stream(gateway, completion, chat, opened)
-    return EventStream(stream, _headers(admission), source=events)
+        return await _whole(gateway, completion, order)
+    events = await opened(order.events)
+    headers = await upfront_headers(gateway, order)
+    stream = _openai_stream(completion, chat, events)
+    return EventStream(stream, headers, source=order.events)
 
 
 async def native_completions(request: Request) -> Response:
@@ -45,32 +65,48 @@ async def native_completions(request: Request) -> Response:
     started = time.perf_counter()
     body = await read_body(request)
     chat = native.parse_request(body)
-    admission = await _admit(request, chat, body, started)
-    events = gateway.answer(chat, admission)
-    stream = _native_stream(gateway, await _opened(events))
-    return EventStream(stream, _headers(admission), source=events)
+    order = await place_order(request, chat, body, started)
+    events = await opened(order.events)
+    headers = await upfront_headers(gateway, order)
+    return EventStream(_native_stream(events), headers, source=order.events)
 
 
-async def _admit(request: Request, chat: ChatRequest, body: bytes, started: float) -> Admission:
+async def place_order(request: Request, chat: ChatRequest, body: bytes, started: float) -> Order:
+    """Admit a request, and begin its answer or find the one it asked for before.
+
+    Raises:
+        TinyBrainError: See Gateway.admit.
+    """
     gateway: Gateway = request.app.state.gateway
-    return await gateway.admit(
-        Credentials(
-            payment=request.headers.get("PAYMENT-SIGNATURE"),
-            api_key=request.headers.get("X-API-Key"),
-        ),
-        chat,
-        request_hash=hash_request(request.url.path, body),
-        started=started,
+    path = request.url.path
+    product = gateway.prices.product(path, chat.model)
+    request.state.product = product  # a 402 tells its terms
+    credentials = read_credentials(request)
+    admitted = await gateway.admit(
+        credentials, chat, product, request_hash=hash_request(path, body), started=started
+    )
+    if isinstance(admitted, Repeated):
+        return Order(
+            admitted.recorded.answer_id,
+            gateway.repeat(chat, admitted),
+            admitted.payment,
+            credentials.payment,
+            upfront=False,
+            repeated=True,
+        )
+    return Order(
+        admitted.answer_id,
+        gateway.answer(chat, admitted),
+        admitted.payment,
+        credentials.payment,
+        upfront=admitted.flow == "upfront",
+        repeated=False,
     )
 
 
-def _headers(admission: Admission) -> dict[str, str]:
-    return {"X-TinyBrain-Receipt": admission.answer_id}
-
-
-async def _opened(events: Events) -> Events:
+async def opened(events: Events) -> Events:
     """Wait for the first words, so that a failure before them gets its own HTTP status."""
-    held: list[AnswerEvent | Receipt] = []
+    held: list[Event] = []
     try:
         async for item in events:
             held.append(item)
@@ -82,7 +118,14 @@ async def _opened(events: Events) -> Events:
     return _chain(held, events)
 
 
-async def _chain(held: list[AnswerEvent | Receipt], events: Events) -> Events:
+async def upfront_headers(gateway: Gateway, order: Order) -> dict[str, str]:
+    """The headers of a stream; one that was paid upfront tells its settlement."""
+    if not order.upfront:
+        return order.headers
+    return {**order.headers, **await _settled(gateway, order, {"payment": {}})}
+
+
+async def _chain(held: list[Event], events: Events) -> Events:
     for item in held:
         yield item
     async for item in events:
@@ -90,7 +133,7 @@ async def _chain(held: list[AnswerEvent | Receipt], events: Events) -> Events:
 
 
 async def _openai_stream(
-    gateway: Gateway, completion: openai.Completion, chat: ChatRequest, events: Events
+    completion: openai.Completion, chat: ChatRequest, events: Events
 ) -> AsyncGenerator[bytes, None]:
     finished: Completed | None = None
     try:
@@ -107,8 +150,7 @@ async def _openai_stream(
                     yield event(completion.chunk({"content": text}))
                 case Completed():
                     finished = item
-                case Receipt(answer_id, body) if finished:
-                    gateway.settle_soon(answer_id)
+                case Receipt(_, body) if finished:
                     yield event(completion.chunk({}, finish=finished.finish_reason, extra=body))
                     if chat.include_usage:
                         yield event(
@@ -121,7 +163,7 @@ async def _openai_stream(
         yield event(error.body())
 
 
-async def _native_stream(gateway: Gateway, events: Events) -> AsyncGenerator[bytes, None]:
+async def _native_stream(events: Events) -> AsyncGenerator[bytes, None]:
     gpu = 0
     try:
         async for item in events:
@@ -131,22 +173,19 @@ async def _native_stream(gateway: Gateway, events: Events) -> AsyncGenerator[byt
                     yield event(native.perplexity_event(item.perplexity))
                 case Delta(text):
                     yield event(native.token_event(text, gpu))
-                case Receipt(answer_id, body):
-                    gateway.settle_soon(answer_id)
+                case Receipt(_, body):
                     yield event(native.done_event(body))
     except TinyBrainError as error:
         yield event(error.body())
 
 
-async def _whole(
-    gateway: Gateway, completion: openai.Completion, admission: Admission, events: Events
-) -> Response:
+async def _whole(gateway: Gateway, completion: openai.Completion, order: Order) -> Response:
     content: list[str] = []
     reasoning: list[str] = []
     finished: Completed | None = None
     receipt: dict[str, Any] = {}
     try:
-        async for item in events:
+        async for item in order.events:
             match item:
                 case Decision():
                     completion.answered_by(item.model)
@@ -159,10 +198,10 @@ async def _whole(
                 case Receipt():
                     receipt = item.body
     finally:
-        await events.aclose()
+        await order.events.aclose()
     if finished is None:
         raise TinyBrainError("The answer ended without its last event.")
-    headers = await _settle_first(gateway, admission, receipt)
+    headers = await _settled(gateway, order, receipt)
     return JSONResponse(
         completion.whole(
             content="".join(content),
@@ -172,30 +211,29 @@ async def _whole(
             completion_tokens=finished.completion_tokens,
             extra=receipt,
         ),
-        headers={**_headers(admission), "Cache-Control": "private, no-store", **headers},
+        headers={**order.headers, "Cache-Control": "private, no-store", **headers},
     )
 
 
-async def _settle_first(
-    gateway: Gateway, admission: Admission, receipt: dict[str, Any]
-) -> dict[str, str]:
+async def _settled(gateway: Gateway, order: Order, receipt: dict[str, Any]) -> dict[str, str]:
     """Settle an answer that is sent whole before it is sent, as x402 clients expect.
 
     If the outcome is not known in time the answer is sent without PAYMENT-RESPONSE, and the
     receipt tells later. An answer that turned out to be a debt is withheld.
     """
-    payment = admission.payment
-    if payment is None:
+    payment, header = order.payment, order.header
+    if payment is None or header is None:
         return {}
     try:
         async with asyncio.timeout(SETTLE_WAIT_S):
-            outcome = await gateway.settle(admission.answer_id)
+            outcome = await gateway.settle(order.answer_id)
     except Exception:  # noqa: BLE001  # the outbox is drained anyway; the answer stands
         outcome = None
     if outcome is None:
         return {}
-    if outcome.state is PaymentState.DEBT:
-        await gateway.ledger.withheld(outcome.payment_id)
+    if outcome.state in (PaymentState.DEBT, PaymentState.RELEASED):
+        if outcome.state is PaymentState.DEBT and not order.repeated:
+            await gateway.ledger.withheld(outcome.payment_id)
         raise PaymentRequired(
             f"The payment could not be collected: {outcome.note}. The answer is withheld; sign a "
             "new payment.",
@@ -204,14 +242,13 @@ async def _settle_first(
     if outcome.state is not PaymentState.SETTLED:
         return {}
     receipt["payment"] |= {"state": "settled", "transaction": outcome.transaction}
-    return {
-        "PAYMENT-RESPONSE": response_header(
-            success=True,
-            network=payment.network,
-            payer=payment.payer,
-            transaction=outcome.transaction,
-        )
-    }
+    return settlement_headers(
+        header.version,
+        success=True,
+        network=payment.network,
+        payer=payment.payer,
+        transaction=outcome.transaction,
+    )
 
 
 def _who(decision: Decision) -> dict[str, Any]:

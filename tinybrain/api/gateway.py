@@ -1,74 +1,60 @@
-"""The life of a paid question: admit, claim, answer, record, settle. Knows no HTTP.
+"""The life of a paid question: admit, answer, record, settle. Knows no HTTP.
 
 Whatever ends an answer (its last token, an error, a caller who leaves, a time-out) is recorded
 before anything more is sent.
 """
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import time
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
+from tinybrain.api.admission import Admission, Admissions, Credentials, Repeated
+from tinybrain.api.openai import model_modes
+from tinybrain.api.progress import Progress
+from tinybrain.api.rate_limit import Refusals
+from tinybrain.api.replies import events_of, reply_of
 from tinybrain.api.requests import ChatRequest
-from tinybrain.chat import LocalModel, Prefilled, Upstream
-from tinybrain.config import Settings
+from tinybrain.api.running import Events, Receipt, RunningAnswer
+from tinybrain.chat import LocalModel, Upstream
+from tinybrain.config import SETTLE_MARGIN_S, Settings
 from tinybrain.errors import (
     AnswerFailed,
     PaymentConflict,
+    PaymentPending,
+    PaymentRequired,
     TinyBrainError,
-    Unauthorized,
 )
 from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import Facilitator
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.merchant import Merchant
+from tinybrain.payments.pricing import PriceList, Product
 from tinybrain.payments.receipts import Receipts
-from tinybrain.payments.records import AnswerRecord, Charge, NewAnswer, NewPayment
+from tinybrain.payments.records import (
+    AnswerRecord,
+    Charge,
+    Limits,
+    NewPayment,
+    PaymentState,
+    Recorded,
+)
 from tinybrain.payments.settlement import Outcome
 from tinybrain.routing.cascade import Cascade
-from tinybrain.routing.events import AnswerEvent, Completed, Decision, Delta, ReasoningDelta
+from tinybrain.routing.events import AnswerEvent
 from tinybrain.routing.gate import Gate
 from tinybrain.routing.rules import Rules
 from tinybrain.telemetry.metrics import Metrics
-from tinybrain.usdc import Usdc
 
 log = logging.getLogger(__name__)
 
 Settle = Callable[[str], Awaitable[Outcome | None]]
 """Settles the payment of an answer now, and tells where it stands."""
 
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What a request carried to pay or to be let in."""
-
-    payment: str | None
-    api_key: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """An answer that may be worked on; its payment is claimed."""
-
-    answer_id: str
-    payment: NewPayment | None
-    price: Usdc
-    mode: str
-    started: float  # perf_counter when the request arrived
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The last event of an answer: it is recorded, and this is what the caller keeps."""
-
-    answer_id: str
-    body: dict[str, Any]
+LOOK_EVERY_S = 0.2  # at an answer that another replica makes
+CHAT_ROUTES = ("/v1/chat/completions", "/chat/completions", "/api/chat")
 
 
 class Gateway:
@@ -81,6 +67,7 @@ class Gateway:
         ledger: Ledger,
         receipts: Receipts,
         merchant: Merchant,
+        prices: PriceList,
         cascade: Cascade,
         settle: Settle,
         metrics: Metrics,
@@ -89,54 +76,129 @@ class Gateway:
         self.ledger = ledger
         self.receipts = receipts
         self.merchant = merchant
+        self.prices = prices
         self.settle = settle
         self.metrics = metrics
+        self.refusals = Refusals(settings.max_refusals)
+        self._admissions = Admissions(
+            ledger, merchant, self.refusals, metrics, api_key=settings.api_key
+        )
         self._cascade = cascade
+        self._running: dict[str, RunningAnswer] = {}
         self._background: set[asyncio.Task[Any]] = set()
 
     async def admit(
-        self, credentials: Credentials, request: ChatRequest, *, request_hash: str, started: float
-    ) -> Admission:
-        """Find what pays for the answer, and claim it before any work.
+        self,
+        credentials: Credentials,
+        request: ChatRequest,
+        product: Product,
+        *,
+        request_hash: str,
+        started: float,
+    ) -> Admission | Repeated:
+        """See Admissions.admit."""
+        return await self._admissions.admit(
+            credentials, product, mode=request.mode, request_hash=request_hash, started=started
+        )
+
+    def answer(self, request: ChatRequest, admission: Admission) -> Events:
+        """Begin an answer; yields the cascade's events, then a Receipt once it is recorded.
 
         Raises:
-            Unauthorized: The API key is wrong.
-            PaymentRequired, InvalidRequest: There is no payment, or it does not pay for this.
-            PaymentConflict: The payment already buys an answer.
-            TooManyUnsettled: The payer has too many answers not paid for yet.
-            PaymentServiceError, LedgerUnavailable: It could not be checked or claimed.
+            AnswerFailed: No model could answer in time; nothing is charged.
+            PaymentRequired, PaymentPending: A payment that is settled first was not, or not yet.
+            InvalidRequest: The conversation does not fit the model; nothing is charged.
+            LedgerUnavailable: It could not be recorded; nothing will be charged.
         """
-        answer_id = f"ans_{uuid.uuid4().hex}"
-        payment = None
-        if credentials.payment is not None:
-            payment = await self._verify(credentials.payment, request_hash)
-        elif credentials.api_key is not None:
-            self._check_api_key(credentials.api_key)
-        else:
-            raise self.merchant.required()
-        price = payment.amount if payment else Usdc(0)
-        kind = "x402" if payment else "api_key"
+
+        def left(running: RunningAnswer) -> None:
+            self._spawn(self._left(running, admission, task))
+
+        running = RunningAnswer(on_left=left)
+        self._running[admission.answer_id] = running
+        task = self._spawn(self._produce(running, request, admission))
+        task.add_done_callback(lambda _: self._running.pop(admission.answer_id, None))
+        return running.read(shown=request.stream)
+
+    async def repeat(self, request: ChatRequest, repeated: Repeated) -> Events:
+        """Yield again what the same request was answered before, or is being answered now.
+
+        Raises:
+            PaymentConflict: The answer is not kept any more, or its payment was given back.
+            AnswerFailed: It failed meanwhile; the same payment may be sent again.
+        """
+        running = self._running.get(repeated.recorded.answer_id)
+        if running is not None:
+            async with aclosing(running.read(shown=request.stream)) as events:
+                async for event in events:
+                    yield event
+            return
+        recorded = await self._ended(repeated)
+        if recorded.reply is None:
+            raise PaymentConflict(
+                f"This payment was used before; its answer {_what_became_of(recorded)}. The "
+                f"receipt is at /v1/receipts/{recorded.answer_id}. Sign a new payment for a new "
+                "answer."
+            )
+        for event in events_of(recorded.reply):
+            yield event
+
+    async def close(self) -> None:
+        """Wait for what runs in the background."""
+        while self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+
+    # --- making an answer
+
+    async def _produce(
+        self, running: RunningAnswer, request: ChatRequest, admission: Admission
+    ) -> None:
+        progress = Progress(admission.started)
         try:
-            await self.ledger.begin(NewAnswer(answer_id, kind, request.mode, price), payment)
-        except TinyBrainError as error:
-            if payment:
-                self._count_refusal(error)
+            if admission.flow == "upfront":
+                await self._settle_upfront(admission)
+            async with aclosing(self._events(request, admission)) as events:
+                async for event in events:
+                    progress.note(event)
+                    running.add(event)
+        except asyncio.CancelledError:
+            # What was sent cannot be unread, and what was bought cannot be given back.
+            charge = Charge.YES if running.delivered else Charge.IF_BOUGHT
+            await self._finish(admission, progress.record("aborted", "the caller left"), charge)
+            running.end(AnswerFailed("The answer was given up because its caller left."))
             raise
-        if payment:
-            self.metrics.claim("claimed")
-        return Admission(answer_id, payment, price, request.mode, started)
+        except Exception as error:  # noqa: BLE001  # every failure is the readers' to see
+            running.end(await self._fail(admission, progress, _as_failure(error)))
+            return
+        try:
+            receipt = await self._complete(request, admission, progress)
+        except TinyBrainError as error:
+            running.end(error)
+            return
+        running.add(receipt)
+        running.end()
 
-    async def answer(
+    async def _complete(
+        self, request: ChatRequest, admission: Admission, progress: Progress
+    ) -> Receipt:
+        record = progress.record("completed")
+        receipt = Receipt(admission.answer_id, self._receipt(request, admission, record, progress))
+        reply = reply_of(progress.events, receipt) if admission.paid else None
+        await self._finish(admission, record, Charge.YES, reply)
+        return receipt
+
+    async def _fail(
+        self, admission: Admission, progress: Progress, failure: TinyBrainError
+    ) -> TinyBrainError:
+        try:
+            await self._finish(admission, progress.record("failed", failure.message), Charge.NO)
+        except TinyBrainError as error:
+            return error
+        return failure
+
+    def _events(
         self, request: ChatRequest, admission: Admission
-    ) -> AsyncGenerator[AnswerEvent | Receipt, None]:
-        """Yield the cascade's events, then a Receipt once the answer is recorded.
-
-        Raises:
-            AnswerFailed: No model could answer in time; the payment is released.
-            InvalidRequest: The conversation does not fit the model; the payment is released.
-            LedgerUnavailable: It could not be recorded; the payment will be released.
-        """
-        progress = _Progress(admission.started)
+    ) -> AsyncGenerator[AnswerEvent, None]:
         events = self._cascade.answer(
             request.messages,
             request.sampling,
@@ -144,63 +206,14 @@ class Gateway:
             policy=request.mode,
             local_sampling=request.local_sampling,
         )
-        try:
-            async with aclosing(self._within_time(events, admission)) as timed:
-                async for event in timed:
-                    progress.note(event)
-                    yield event
-                    progress.delivered = request.stream and progress.ttft_ms is not None
-        except (asyncio.CancelledError, GeneratorExit, _SlowCaller) as error:
-            # What was sent cannot be unread, and what was bought cannot be given back: a caller
-            # who leaves after either has bought the answer. One who leaves before owes nothing.
-            record = progress.record("aborted", str(error) or "the caller left")
-            charge = Charge.YES if progress.delivered else Charge.IF_BOUGHT
-            await self._finish(admission, record, charge)
-            raise
-        except Exception as error:
-            failure = _as_failure(error)
-            record = progress.record("failed", failure.message)
-            await self._finish(admission, record, Charge.NO)
-            raise failure from error
-        record = progress.record("completed")
-        await self._finish(admission, record, Charge.YES)
-        yield Receipt(admission.answer_id, self._receipt(request, admission, record, progress))
-
-    def settle_soon(self, answer_id: str) -> None:
-        """Ask for settlement without waiting; the outbox is drained anyway."""
-        self._spawn(self._settle_quietly(answer_id))
-
-    async def close(self) -> None:
-        """Wait for what runs in the background."""
-        await asyncio.gather(*self._background, return_exceptions=True)
-
-    async def _verify(self, header: str, request_hash: str) -> NewPayment:
-        try:
-            await self.ledger.require_unused(
-                self.merchant.identify(header, request_hash=request_hash)
-            )
-            return await self.merchant.admit(header, request_hash=request_hash)
-        except TinyBrainError as error:
-            self._count_refusal(error)
-            raise
-
-    def _count_refusal(self, error: TinyBrainError) -> None:
-        self.metrics.claim("duplicate" if isinstance(error, PaymentConflict) else error.code)
-
-    def _check_api_key(self, given: str) -> None:
-        key = self.settings.api_key
-        if key is None or not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
-            raise Unauthorized(
-                "The X-API-Key is wrong. Leave it out to pay for the answer over x402 instead."
-            )
+        return self._within_time(events, admission)
 
     async def _within_time(
         self, events: AsyncGenerator[AnswerEvent, None], admission: Admission
     ) -> AsyncGenerator[AnswerEvent, None]:
-        loop = asyncio.get_running_loop()
         limit_s = self.settings.answer_timeout_s
-        deadline = loop.time() + limit_s - (time.perf_counter() - admission.started)
-        unread_s = 0.0
+        left_s = limit_s - (time.perf_counter() - admission.started)
+        deadline = asyncio.get_running_loop().time() + left_s
         async with aclosing(events) as open_events:
             while True:
                 try:
@@ -209,17 +222,60 @@ class Gateway:
                 except StopAsyncIteration:
                     return
                 except TimeoutError:
-                    raise _overrun(limit_s, unread_s) from None
-                told = loop.time()
+                    raise AnswerFailed(
+                        f"The answer took longer than {limit_s:.0f} seconds and was given up. "
+                        "Nothing is charged; ask for fewer tokens.",
+                        code="timeout",
+                    ) from None
                 yield event
-                unread_s += loop.time() - told
 
-    async def _finish(self, admission: Admission, record: AnswerRecord, charge: Charge) -> None:
+    async def _settle_upfront(self, admission: Admission) -> None:
+        """Settle before any work; an outcome that stays unknown is refunded if it comes true."""
+        deadline = time.perf_counter() + SETTLE_MARGIN_S
+        while time.perf_counter() < deadline:
+            outcome = await self.settle(admission.answer_id)
+            state = outcome.state if outcome else None
+            if state is PaymentState.SETTLED:
+                return
+            if outcome and state in (PaymentState.RELEASED, PaymentState.DEBT):
+                raise PaymentRequired(
+                    f"The payment could not be collected: {outcome.note}. Sign a new one.",
+                    code="payment_failed",
+                )
+            await asyncio.sleep(LOOK_EVERY_S)
+        raise PaymentPending(
+            "The payment is on its way and its outcome is not known yet. If it arrives after all "
+            f"it is refunded; see /v1/receipts/{admission.answer_id}."
+        )
+
+    async def _left(
+        self, running: RunningAnswer, admission: Admission, task: asyncio.Task[Any]
+    ) -> None:
+        """Nobody reads any more. What is paid for is finished, so that it can be fetched again."""
+        goes_on = admission.paid and (
+            running.delivered or await self.ledger.was_bought(admission.answer_id)
+        )
+        if not goes_on and not running.readers:
+            task.cancel()
+
+    async def _finish(
+        self,
+        admission: Admission,
+        record: AnswerRecord,
+        charge: Charge,
+        reply: dict[str, Any] | None = None,
+    ) -> None:
         """Record the end in a task of its own: the one that asks may be cancelled meanwhile."""
-        await asyncio.shield(self._spawn(self._record(admission, record, charge)))
+        await asyncio.shield(self._spawn(self._record(admission, record, charge, reply)))
 
-    async def _record(self, admission: Admission, record: AnswerRecord, charge: Charge) -> None:
-        await self.ledger.finish(admission.answer_id, record, charge=charge)
+    async def _record(
+        self,
+        admission: Admission,
+        record: AnswerRecord,
+        charge: Charge,
+        reply: dict[str, Any] | None,
+    ) -> None:
+        await self.ledger.finish(admission.answer_id, record, charge=charge, reply=reply)
         self.metrics.answer(
             model=record.answered_by or "none",
             mode=admission.mode,
@@ -229,6 +285,22 @@ class Gateway:
         )
         if record.answered_by == "upstream":
             self.metrics.escalation(record.reason or "none")
+        if charge is not Charge.NO and admission.payment is not None:
+            self._spawn(self._settle_quietly(admission.answer_id))
+
+    async def _ended(self, repeated: Repeated) -> Recorded:
+        deadline = time.monotonic() + self.settings.answer_timeout_s + SETTLE_MARGIN_S
+        recorded: Recorded | None = repeated.recorded
+        while recorded is not None and recorded.outcome == "running":
+            if time.monotonic() > deadline:
+                raise PaymentPending("The answer is still being made. Send the same request again.")
+            await asyncio.sleep(LOOK_EVERY_S)
+            recorded = await repeated.look()
+        if recorded is None:
+            raise AnswerFailed(
+                "The answer failed and nothing was charged; the same payment may be sent again."
+            )
+        return recorded
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.ensure_future(work)
@@ -247,9 +319,10 @@ class Gateway:
         request: ChatRequest,
         admission: Admission,
         record: AnswerRecord,
-        progress: "_Progress",
+        progress: Progress,
     ) -> dict[str, Any]:
         payment, completed = admission.payment, progress.completed
+        cost = completed.cost if completed else 0
         return {
             "receipt": admission.answer_id,
             "receipt_url": f"{self.settings.public_url}/v1/receipts/{admission.answer_id}",
@@ -264,80 +337,29 @@ class Gateway:
             "ttft_ms": record.ttft_ms,
             "total_ms": record.total_ms,
             "price_atomic": admission.price,
-            "cost_atomic": completed.cost if completed else 0,
+            "cost_atomic": cost,
+            "profit_atomic": admission.price - cost,
             "cost_transaction": completed.transaction if completed else None,
-            "payment": None
-            if payment is None
-            else {
-                "state": "served",
-                "network": payment.network,
-                "asset": payment.asset,
-                "payer": payment.payer,
-                "pay_to": payment.pay_to,
-                "amount": payment.amount,
-            },
+            "payment": None if payment is None else _paid(payment, admission),
         }
 
 
-class _Progress:
-    """What is known of an answer so far."""
-
-    def __init__(self, started: float) -> None:
-        self._started = started
-        self.ttft_ms: float | None = None
-        self.delivered = False
-        self._prefilled: Prefilled | None = None
-        self._decision: Decision | None = None
-        self.completed: Completed | None = None
-
-    def note(self, event: AnswerEvent) -> None:
-        match event:
-            case Prefilled():
-                self._prefilled = event
-            case Decision():
-                self._decision = event
-            case Completed():
-                self.completed = event
-            case Delta() | ReasoningDelta():
-                if self.ttft_ms is None:
-                    self.ttft_ms = self._elapsed_ms()
-
-    def record(self, outcome: str, error: str | None = None) -> AnswerRecord:
-        decision, completed = self._decision, self.completed
-        perplexity = self._prefilled.perplexity if self._prefilled else None
-        return AnswerRecord(
-            outcome=outcome,
-            error=None if error is None else error[:300],
-            answered_by=decision.answered_by if decision else None,
-            model=decision.model if decision else None,
-            reason=decision.reason if decision else None,
-            rule=decision.rule if decision else None,
-            signals=decision.signals.recorded() if decision and decision.signals else None,
-            fallback=decision.fallback if decision else False,
-            perplexity=perplexity,
-            confidence=decision.confidence if decision else None,
-            prompt_tokens=completed.prompt_tokens if completed else None,
-            completion_tokens=completed.completion_tokens if completed else None,
-            ttft_ms=self.ttft_ms,
-            total_ms=self._elapsed_ms(),
-        )
-
-    def _elapsed_ms(self) -> float:
-        return round((time.perf_counter() - self._started) * 1000, 3)
+def _paid(payment: NewPayment, admission: Admission) -> dict[str, Any]:
+    return {
+        "state": "settled" if admission.flow == "upfront" else "served",
+        "flow": admission.flow,
+        "network": payment.network,
+        "asset": payment.asset,
+        "payer": payment.payer,
+        "pay_to": payment.pay_to,
+        "amount": payment.amount,
+    }
 
 
-class _SlowCaller(AnswerFailed):
-    """The time of an answer ran out because its caller did not read."""
-
-
-def _overrun(limit_s: float, unread_s: float) -> AnswerFailed:
-    if unread_s > limit_s / 2:
-        return _SlowCaller("The answer was given up: it was not read in time.", code="timeout")
-    return AnswerFailed(
-        f"The answer took longer than {limit_s:.0f} seconds and was given up. Nothing is charged; "
-        "ask for fewer tokens.",
-        code="timeout",
-    )
+def _what_became_of(recorded: Recorded) -> str:
+    if recorded.outcome == "completed":
+        return "is not kept any more"
+    return "failed, and the payment is given back"
 
 
 def _as_failure(error: Exception) -> TinyBrainError:
@@ -366,15 +388,11 @@ def build_gateway(
     gate = Gate(settings.min_confidence, settings.hold_back_tokens)
     return Gateway(
         settings,
-        ledger=Ledger(database, most_unsettled=settings.max_unsettled),
+        ledger=Ledger(database, limits=Limits.of(settings)),
         receipts=Receipts(database),
         merchant=Merchant(settings, verifier),
+        prices=PriceList(settings, models=model_modes(settings), routes=CHAT_ROUTES),
         cascade=Cascade(local, upstream, rules=rules, gate=gate),
         settle=settle,
         metrics=metrics,
     )
-
-
-def hash_request(path: str, body: bytes) -> str:
-    """Identifies a request; the ledger keeps it beside the payment that bought its answer."""
-    return hashlib.sha256(path.encode() + b"\0" + body).hexdigest()

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tinybrain.errors import ConfigError
 
-CONNECT_TIMEOUT_S = 5
-WAIT_S = 10
+CONNECT_TIMEOUT_S = 5.0
+WAIT_S = 10.0
+IDLE_TIMEOUT_S = 5.0
 CONNECTIONS = 10
 WRITE_LOCK = 0x7469_6E79_6272_6169
 """Key of the advisory lock that every write transaction holds: "tinybrai"."""
@@ -47,15 +48,18 @@ def create_postgresql_engine(url: URL) -> AsyncEngine:
 
 
 def _server_settings() -> dict[str, str]:
-    wait_ms = str(WAIT_S * 1000)
     return {
         "application_name": "tinybrain",
         "synchronous_commit": "on",  # a commit survives a power cut
-        "lock_timeout": wait_ms,
-        "statement_timeout": wait_ms,
-        # A process that hangs in a transaction must not keep the write lock from the others.
-        "idle_in_transaction_session_timeout": wait_ms,
+        "lock_timeout": _milliseconds(WAIT_S),
+        "statement_timeout": _milliseconds(WAIT_S),
+        # Shorter than the others wait: a process that hangs must not keep the write lock.
+        "idle_in_transaction_session_timeout": _milliseconds(IDLE_TIMEOUT_S),
     }
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
 
 
 def _begin(connection: Connection) -> None:

@@ -69,7 +69,9 @@ class SQLiteCursor(aiosqlite.Cursor):
 
     async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> Self:
         """Execute the statement and keep its rows."""
-        rows = await self._execute(_execute, self._cursor, sql, parameters or ())
+        rows = await self._execute(  # type: ignore[no-untyped-call]
+            _execute, self._cursor, sql, parameters or ()
+        )
         self._rows = iter(rows)
         return self
 

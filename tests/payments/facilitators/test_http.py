@@ -99,7 +99,14 @@ async def test_a_compressed_answer_is_not_unpacked(start_server, answer, connect
 async def test_a_refusal_may_come_with_a_status_of_4xx(
     start_server, answer, connect, payment, terms, status
 ):
-    body = {"isValid": False, "invalidReason": "x", "success": False, "errorReason": "y"}
+    body = {
+        "isValid": False,
+        "invalidReason": "x",
+        "success": False,
+        "errorReason": "y",
+        "transaction": None,
+        "payer": None,
+    }
     facilitator = connect((await start_server(answer(status, body))).url)
     assert (await facilitator.verify(payment, terms)).invalid_reason == "x"
     assert (await facilitator.settle(payment, terms)).error_reason == "y"

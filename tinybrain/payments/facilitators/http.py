@@ -68,8 +68,8 @@ class _Verified(_Answer):
 class _Settled(_Answer):
     approved: bool = Field(alias="success")
     reason: str | None = Field(None, alias="errorReason")
-    transaction: str = ""
-    network: str = ""
+    transaction: str | None = None
+    network: str | None = None
 
 
 T = TypeVar("T", bound=_Answer)
@@ -205,12 +205,12 @@ def _payer(answer: _Answer, payload: PaymentPayload) -> str:
 
 
 def _transaction(answer: _Settled, requirements: PaymentRequirements) -> str:
-    if not TRANSACTION_HASH.fullmatch(answer.transaction):
+    transaction, network = answer.transaction or "", answer.network or ""
+    if not TRANSACTION_HASH.fullmatch(transaction):
         raise _unanswered("it names no transaction")
-    v1_name = f"eip155:{V1_NETWORK_CHAIN_IDS.get(answer.network)}"
-    if requirements.network not in (answer.network, v1_name):
+    if requirements.network not in (network, f"eip155:{V1_NETWORK_CHAIN_IDS.get(network)}"):
         raise _unanswered("it is about another network")
-    return answer.transaction
+    return transaction
 
 
 def _refusal(reason: str, requirements: PaymentRequirements) -> SettleResponse:

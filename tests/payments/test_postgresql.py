@@ -1,0 +1,149 @@
+"""A PostgreSQL server that dies, hangs and comes back, under an open ledger."""
+
+import asyncio
+import time
+
+import pytest
+from sqlalchemy import text
+
+from tests.payments.local_postgres import LocalPostgres
+from tinybrain.errors import LedgerUnavailable
+from tinybrain.payments import database as database_module
+from tinybrain.payments import postgresql
+from tinybrain.payments.database import Database
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server that these tests may kill."""
+    try:
+        server = LocalPostgres()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+async def database(server):
+    database = await Database.open(server.url())
+    yield database
+    await database.close()
+
+
+async def write(database, sleep_s=0):
+    async with database.write() as connection:
+        await connection.execute(text("create temp table t (n integer) on commit drop"))
+        await asyncio.sleep(sleep_s)
+
+
+async def read(database):
+    async with database.read() as connection:
+        return await connection.scalar(text("select 1"))
+
+
+async def test_a_server_killed_between_transactions_is_found_again(server, database):
+    await asyncio.gather(*(read(database) for _ in range(10)))
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+    assert await asyncio.gather(*(read(database) for _ in range(10))) == [1] * 10
+    await write(database)
+
+
+async def test_while_the_server_is_away_every_question_fails_at_once(server, database):
+    await asyncio.to_thread(server.kill)
+    start = time.monotonic()
+    for ask in (read, write, read, write):
+        with pytest.raises(LedgerUnavailable):
+            await ask(database)
+    assert time.monotonic() - start < 2
+    await asyncio.to_thread(server.start)
+    await write(database)
+
+
+async def test_a_transaction_under_way_when_the_server_dies_fails(server, database):
+    writing = asyncio.create_task(write(database, sleep_s=0.2))
+    await asyncio.sleep(0.1)
+    await asyncio.to_thread(server.kill)
+    with pytest.raises(LedgerUnavailable):
+        await writing
+    await asyncio.to_thread(server.start)
+    await write(database)
+
+
+async def test_a_commit_whose_outcome_is_unknown_is_an_error(server, database):
+    async with database.write() as connection:
+        await connection.execute(text("create table if not exists slow (n integer)"))
+        # Makes COMMIT itself take long: the check runs when everything else is done.
+        await connection.execute(
+            text(
+                "create or replace function slow() returns trigger language plpgsql as"
+                " 'begin perform pg_sleep(9); return null; end'"
+            )
+        )
+        await connection.execute(
+            text(
+                "create constraint trigger slow after insert on slow deferrable initially deferred"
+                " for each row execute function slow()"
+            )
+        )
+
+    async def commit():
+        async with database.write() as connection:
+            await connection.execute(text("insert into slow values (1)"))
+
+    committing = asyncio.create_task(commit())
+    await asyncio.sleep(0.3)
+    await asyncio.to_thread(server.kill)
+    with pytest.raises(LedgerUnavailable):
+        await committing
+    await asyncio.to_thread(server.start)
+    await write(database)
+
+
+async def test_a_server_that_hangs_is_given_up_and_found_again(server, database, monkeypatch):
+    monkeypatch.setattr(database_module, "TRANSACTION_TIMEOUT_S", 0.5)
+    await asyncio.gather(read(database), read(database))
+    server.pause()
+    start = time.monotonic()
+    outcomes = await asyncio.gather(
+        write(database), read(database), read(database), write(database), return_exceptions=True
+    )
+    server.resume()
+    assert [type(outcome) for outcome in outcomes] == [LedgerUnavailable] * 4
+    assert time.monotonic() - start < 6
+    await write(database)
+
+
+async def test_a_process_that_hangs_does_not_keep_the_write_lock(server, monkeypatch):
+    monkeypatch.setattr(postgresql, "IDLE_TIMEOUT_S", 0.3)
+    hanging, working = await Database.open(server.url()), await Database.open(server.url())
+    task = asyncio.create_task(write(hanging, sleep_s=0.6))
+    await asyncio.sleep(0.1)
+    await write(working)
+    assert not task.done()
+    with pytest.raises(LedgerUnavailable):
+        await task
+    await hanging.close()
+    await working.close()
+
+
+async def test_a_lock_that_is_never_free_is_a_clear_error(server, monkeypatch):
+    monkeypatch.setattr(postgresql, "WAIT_S", 0.3)
+    hanging, waiting = await Database.open(server.url()), await Database.open(server.url())
+    task = asyncio.create_task(write(hanging, sleep_s=0.6))
+    await asyncio.sleep(0.1)
+    with pytest.raises(LedgerUnavailable, match="lock timeout"):
+        await write(waiting)
+    await task
+    await hanging.close()
+    await waiting.close()
+
+
+async def test_a_reader_cannot_write(database):
+    with pytest.raises(LedgerUnavailable, match="read-only"):
+        async with database.read() as connection:
+            await connection.execute(text("create table nothing (n integer)"))

@@ -1,0 +1,181 @@
+"""The own facilitator: verifies by simulation, settles in batches, and pays the gas.
+
+What became of each payment is read from the logs of the receipt, never assumed. Deploys no smart
+wallets (ERC-6492).
+Source: x402, scheme `exact` on EVM, EIP-3009.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from x402.mechanisms.evm.constants import (
+    ERR_SETTLEMENT_PENDING,
+    ERR_TRANSACTION_FAILED,
+    SCHEME_EXACT,
+)
+from x402.schemas import (
+    PaymentPayload,
+    PaymentRequirements,
+    SettleResponse,
+    SupportedKind,
+    SupportedResponse,
+    VerifyResponse,
+)
+
+from tinybrain.errors import ConfigError, PaymentServiceError
+from tinybrain.payments.eip3009 import transfers
+from tinybrain.payments.facilitators.base import CONCURRENCY, Order, Settled
+from tinybrain.payments.facilitators.exact import ALONE_GAS, ExactChecks, Payment, batch_gas
+from tinybrain.payments.facilitators.multicall import MULTICALL3, aggregate
+from tinybrain.payments.rpc import Rpc, RpcRefused
+from tinybrain.payments.wallet import HotWallet
+
+DUPLICATE_SETTLEMENT = "duplicate_settlement"
+CONFIRMATION_TIMEOUT_S = 90.0
+LONGEST_BATCH = 100  # keeps the gas limit below 2^24, the most a transaction may ask (EIP-7825)
+
+Settlements = dict[tuple[str, str], Settled]
+"""By a payment's key."""
+
+
+class OwnFacilitator:
+    """Verifies and settles payments in one token on one chain; without a wallet, verifies only."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        wallet: HotWallet | None,
+        network: str,
+        asset: str,
+        *,
+        confirmation_timeout_s: float = CONFIRMATION_TIMEOUT_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._rpc = rpc
+        self._wallet = wallet
+        self._network = network
+        self._asset = asset
+        self._confirmation_timeout_s = confirmation_timeout_s
+        self._clock = clock
+        self._checks = ExactChecks(rpc, network, asset)
+        self._under_way: set[tuple[str, str]] = set()
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+
+    def supported(self) -> SupportedResponse:
+        """The kind of payment accepted, and the wallet that settles it."""
+        kind = SupportedKind(x402_version=2, scheme=SCHEME_EXACT, network=self._network)
+        signers = [self._wallet.address] if self._wallet else []
+        return SupportedResponse(kinds=[kind], signers={"eip155:*": signers})
+
+    async def verify(
+        self, payload: PaymentPayload, requirements: PaymentRequirements
+    ) -> VerifyResponse:
+        """See Facilitator."""
+        payment = self._checks.read(payload, requirements, now=self._clock())
+        if isinstance(payment, str):
+            return VerifyResponse(is_valid=False, invalid_reason=payment)
+        reason = await self._checks.refusal(payment)
+        return VerifyResponse(
+            is_valid=reason is None, invalid_reason=reason, payer=payment.authorization.payer
+        )
+
+    async def settle(
+        self, payload: PaymentPayload, requirements: PaymentRequirements
+    ) -> SettleResponse:
+        """See Facilitator.
+
+        Raises:
+            ConfigError: There is no wallet.
+        """
+        (result,) = await self.settle_many([(payload, requirements)])
+        if isinstance(result, PaymentServiceError):
+            raise result
+        return result
+
+    async def settle_many(self, orders: Sequence[Order]) -> list[Settled]:
+        """See Facilitator. Payments of one call share transactions where that is safe.
+
+        Raises:
+            ConfigError: There is no wallet.
+        """
+        taken = [self._take(order) for order in orders]
+        payments = [each for each in taken if isinstance(each, Payment)]
+        try:
+            settled = await self._settle(payments)
+        finally:
+            self._under_way -= {payment.key for payment in payments}
+        return [
+            settled[each.key] if isinstance(each, Payment) else self._failed(each)
+            for each in taken
+        ]
+
+    async def aclose(self) -> None:
+        """See Facilitator. The wallet and the connection it was given are closed with it."""
+        if self._wallet is not None:
+            await self._wallet.aclose()
+        await self._rpc.aclose()
+
+    def _take(self, order: Order) -> Payment | str:
+        payment = self._checks.read(*order, now=self._clock())
+        if isinstance(payment, str):
+            return payment
+        if payment.key in self._under_way:
+            return DUPLICATE_SETTLEMENT
+        self._under_way.add(payment.key)
+        return payment
+
+    async def _settle(self, payments: Sequence[Payment]) -> Settlements:
+        if self._wallet is None:
+            raise ConfigError(
+                "This process verifies payments only; the Settlement deployment settles."
+            )
+        try:
+            together, alone = await self._divide(payments)
+        except PaymentServiceError as error:
+            return dict.fromkeys((payment.key for payment in payments), error)
+        batches = [
+            together[i : i + LONGEST_BATCH] for i in range(0, len(together), LONGEST_BATCH)
+        ]
+        parts = await asyncio.gather(
+            self._each_alone(self._wallet, alone),
+            *(self._batch(self._wallet, batch) for batch in batches),
+        )
+        return {key: result for part in parts for key, result in part.items()}
+
+    async def _divide(
+        self, payments: Sequence[Payment]
+    ) -> tuple[Sequence[Payment], Sequence[Payment]]:
+        """Those that can share a transaction, and those that cannot.
+
+        A payer with code could burn the gas of all others.
+        """
+        if len(payments) <= 1:
+            return [], payments
+        payers = sorted({payment.payer for payment in payments})
+        with_code = await self._checks.holding_code([MULTICALL3.lower(), *payers])
+        if MULTICALL3.lower() not in with_code:
+            return [], payments
+        together = [payment for payment in payments if payment.payer not in with_code]
+        return together, [payment for payment in payments if payment.payer in with_code]
+
+    async def _batch(self, wallet: HotWallet, payments: Sequence[Payment]) -> Settlements:
+        try:
+            refusals = await self._checks.batch_refusals(payments)
+            good = [p for p, reason in zip(payments, refusals, strict=True) if reason is None]
+            settled: Settlements = {
+                payment.key: self._failed(reason, payment)
+                for payment, reason in zip(payments, refusals, strict=True)
+                if reason
+            }
+            if len(good) > 1:
+                data = aggregate(self._asset, [payment.data for payment in good])
+                settled |= await self._send(wallet, MULTICALL3, data, good)
+        except RpcRefused as refusal:
+            if not refusal.reverted:
+                return dict.fromkeys((payment.key for payment in payments), refusal)
+            settled = {}
+        except PaymentServiceError as error:
+            return dict.fromkeys((payment.key for payment in payments), error)
+        rest = [payment for payment in payments if payment.key not in settled]
+        return settled | await self._each_alone(wallet, rest)
