@@ -49,6 +49,7 @@ class _PaymentIngress:
             local=RemoteTinyChat(self._tinychat),
             upstream=RemoteUpstream(self._escalation, settings.upstream_model),
             settle=self._settle,
+            settle_payment=self._settle_payment,
             metrics=ray_metrics_of_service(),
         )
         try:
@@ -60,6 +61,10 @@ class _PaymentIngress:
 
     async def _settle(self, answer_id: str) -> Outcome | None:
         outcome: Outcome | None = await self._settlement.settle.remote(answer_id)
+        return outcome
+
+    async def _settle_payment(self, payment_id: int) -> Outcome | None:
+        outcome: Outcome | None = await self._settlement.settle_payment.remote(payment_id)
         return outcome
 
 

@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     )
     max_unsettled: UsdcSetting = Field(Usdc(25_000_000), validation_alias=_names("MAX_UNSETTLED"))
     max_refusals: int = Field(60, ge=1, le=100_000, validation_alias=_names("MAX_REFUSALS"))
+    behind_proxy: bool = Field(False, validation_alias=_names("BEHIND_PROXY"))
     replay_s: float = Field(3600, ge=0, le=2_592_000, validation_alias=_names("REPLAY_S"))
     answer_timeout_s: float = Field(120, gt=0, le=3600, validation_alias=_names("ANSWER_TIMEOUT_S"))
     payment_timeout_s: int = Field(300, gt=0, le=3600, validation_alias=_names("PAYMENT_TIMEOUT_S"))

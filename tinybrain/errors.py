@@ -31,6 +31,7 @@ class TinyBrainError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str] = "internal_error"
+    retry_after_s: int = 1  # where trying again later may help
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -141,6 +142,17 @@ class TooManyRefusals(TinyBrainError):
     status = 429
     type = "payment_error"
     default_code = "too_many_refusals"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: int = 60,
+    ) -> None:
+        super().__init__(message, code=code, param=param)
+        self.retry_after_s = retry_after_s
 
 
 class PaymentServiceError(TinyBrainError):

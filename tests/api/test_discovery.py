@@ -6,7 +6,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
-from x402.extensions.bazaar.facilitator_client import DiscoveryResource
+from x402.extensions.bazaar.facilitator_client import _parse_list_response
 from x402.schemas import PaymentRequirements
 
 from tinybrain.api.discovery import CHAT_PATH, NATIVE_PATH, TABS_PATH, discovery
@@ -64,9 +64,11 @@ async def test_each_item_has_terms_that_a_client_can_sign(get):
         assert item["description"]
 
 
-async def test_an_item_reads_as_a_facilitators_listing(get):
-    fields = set(DiscoveryResource("", "").to_dict())
-    assert all(fields <= item.keys() for item in (await get("/.well-known/x402"))["items"])
+async def test_the_document_reads_as_a_facilitators_listing(get):
+    for item in _parse_list_response(await get("/.well-known/x402")).items:
+        assert (item.type, item.x402_version) == ("http", 2)
+        assert item.resource.startswith(URL)
+        assert item.accepts
 
 
 async def test_each_model_has_its_own_price_and_flow(get):

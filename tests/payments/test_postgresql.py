@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 from sqlalchemy import text
@@ -28,10 +29,21 @@ def server():
 
 
 @pytest.fixture
-async def database(server):
-    database = await Database.open(server.url())
-    yield database
-    await database.close()
+async def open_ledger(server):
+    """Opens the server's ledger, as one more process does."""
+    async with AsyncExitStack() as opened:
+
+        async def open_():
+            database = await Database.open(server.url())
+            opened.push_async_callback(database.close)
+            return database
+
+        yield open_
+
+
+@pytest.fixture
+async def database(open_ledger):
+    return await open_ledger()
 
 
 async def write(database, sleep_s=0):
@@ -118,29 +130,25 @@ async def test_a_server_that_hangs_is_given_up_and_found_again(server, database,
     await write(database)
 
 
-async def test_a_process_that_hangs_does_not_keep_the_write_lock(server, monkeypatch):
+async def test_a_process_that_hangs_does_not_keep_the_write_lock(open_ledger, monkeypatch):
     monkeypatch.setattr(postgresql, "IDLE_TIMEOUT_S", 0.3)
-    hanging, working = await Database.open(server.url()), await Database.open(server.url())
+    hanging, working = await open_ledger(), await open_ledger()
     task = asyncio.create_task(write(hanging, sleep_s=0.6))
     await asyncio.sleep(0.1)
     await write(working)
     assert not task.done()
     with pytest.raises(LedgerUnavailable):
         await task
-    await hanging.close()
-    await working.close()
 
 
-async def test_a_lock_that_is_never_free_is_a_clear_error(server, monkeypatch):
+async def test_a_lock_that_is_never_free_is_a_clear_error(open_ledger, monkeypatch):
     monkeypatch.setattr(postgresql, "WAIT_S", 0.3)
-    hanging, waiting = await Database.open(server.url()), await Database.open(server.url())
+    hanging, waiting = await open_ledger(), await open_ledger()
     task = asyncio.create_task(write(hanging, sleep_s=0.6))
     await asyncio.sleep(0.1)
     with pytest.raises(LedgerUnavailable, match="lock timeout"):
         await write(waiting)
     await task
-    await hanging.close()
-    await waiting.close()
 
 
 async def test_a_reader_cannot_write(database):

@@ -173,8 +173,8 @@ def test_only_the_headers_own_version_is_read(payment_v2, version):
 
 
 def test_a_payment_in_the_other_versions_header_is_told_where_it_belongs(payment_v1, payment_v2):
-    malformed("version 1 belongs into X-PAYMENT", PAYMENT_SIGNATURE=encoded(payment_v1))
-    malformed("version 2 belongs into PAYMENT-SIGNATURE", X_PAYMENT=encoded(payment_v2))
+    malformed("version 1 belongs in X-PAYMENT", PAYMENT_SIGNATURE=encoded(payment_v1))
+    malformed("version 2 belongs in PAYMENT-SIGNATURE", X_PAYMENT=encoded(payment_v2))
 
 
 def test_true_is_not_version_1(payment_v1):

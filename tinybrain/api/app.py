@@ -103,7 +103,7 @@ async def _tinybrain_error(request: Request, error: Exception) -> Response:
     headers = {"Cache-Control": "no-store"}
     product = getattr(request.state, "product", None)
     if error.status in RETRY_LATER:
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(error.retry_after_s)
     else:
         headers["X-Should-Retry"] = "false"  # OpenAI's SDKs would send 409 and 402 again
     if isinstance(error, PaymentRequired) and product is not None:

@@ -81,7 +81,7 @@ async def place_order(request: Request, chat: ChatRequest, body: bytes, started:
     path = request.url.path
     product = gateway.prices.product(path, chat.model)
     request.state.product = product  # a 402 tells its terms
-    credentials = read_credentials(request)
+    credentials = read_credentials(request, behind_proxy=gateway.settings.behind_proxy)
     admitted = await gateway.admit(
         credentials, chat, product, request_hash=hash_request(path, body), started=started
     )

@@ -10,10 +10,11 @@ MAX_TOKEN_CHARS = 200
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 
 
-def read_credentials(request: Request) -> Credentials:
+def read_credentials(request: Request, *, behind_proxy: bool) -> Credentials:
     """A payment (x402 v1 or v2), a tab's token, or the operator's API key.
 
-    A Bearer token that is no tab's is ignored: OpenAI's clients always send one.
+    A Bearer token that is no tab's is ignored: OpenAI's clients always send one. With
+    `behind_proxy` the caller's address is the one that the proxy in front of us saw.
 
     Raises:
         InvalidRequest, RequestTooLarge: A header cannot be read.
@@ -29,7 +30,7 @@ def read_credentials(request: Request) -> Credentials:
         tab=read_tab_token(request),
         api_key=request.headers.get("X-API-Key"),
         idempotency_key=key,
-        address=request.client.host if request.client else "",
+        address=_address(request, behind_proxy=behind_proxy),
     )
 
 
@@ -43,3 +44,12 @@ def read_tab_token(request: Request) -> str | None:
     if token is not None and len(token) > MAX_TOKEN_CHARS:
         raise InvalidRequest("The tab's token is too long.", param="X-SESSION-TOKEN")
     return token
+
+
+def _address(request: Request, *, behind_proxy: bool) -> str:
+    if behind_proxy:
+        # The proxy appends what it saw; what stands before it the caller may have made up.
+        seen = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        if seen:
+            return seen
+    return request.client.host if request.client else ""

@@ -43,7 +43,8 @@ class Refusals:
             wait_s = math.ceil(missing / self._per_second)
             raise TooManyRefusals(
                 f"Too many payments from this address were refused. Wait {wait_s} seconds, and "
-                "find out from the earlier answers why they were."
+                "find out from the earlier answers why they were.",
+                retry_after_s=wait_s,
             )
 
     def note(self, address: str) -> None:

@@ -129,7 +129,10 @@ def _note(answer: Answer, chunk: dict[str, Any]) -> str:
 
 def _refusal(status: int, body: bytes) -> TinyBrainError:
     try:
-        error = orjson.loads(body)["error"]
+        answer = orjson.loads(body)
+        error = answer["error"]
+        if isinstance(error, str):  # how a request without payment is answered
+            return TinyBrainError(error, code=answer.get("code"))
         return TinyBrainError(str(error["message"]), code=error.get("code"))
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return TinyBrainError(f"The service answered {status} with a body that is not its own.")

@@ -14,11 +14,42 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from x402.schemas import SettleRequest, VerifyRequest
 
-from tinybrain.config import load_settings
+from tinybrain.config import Settings, load_settings
 from tinybrain.devnet.http_server import EXPLAIN_ERRORS, HEALTH, read_body, serve
-from tinybrain.payments.facilitators import OwnFacilitator, build_own_facilitator
+from tinybrain.errors import ConfigError
+from tinybrain.payments.facilitators.own import OwnFacilitator
+from tinybrain.payments.rpc import Rpc
+from tinybrain.payments.wallet import HotWallet, SignedTransaction
 
 MAX_BODY_BYTES = 64 * 1024
+
+
+class NoStore:
+    """Keeps nothing: what a restart loses here, the seller settles again."""
+
+    async def record(self, tx: SignedTransaction) -> None:
+        """See TransactionStore."""
+
+    async def unmined(self, wallet: str) -> list[SignedTransaction]:  # noqa: ARG002
+        """See TransactionStore."""
+        return []
+
+    async def mined(self, wallet: str, nonce: int, hash: str | None) -> None:  # noqa: A002
+        """See TransactionStore."""
+
+
+def build_facilitator(settings: Settings) -> OwnFacilitator:
+    """The own facilitator, with gas from `gas_private_key`.
+
+    Raises:
+        ConfigError: The key is not set.
+    """
+    if settings.gas_private_key is None:
+        raise ConfigError("TINYBRAIN_GAS_PRIVATE_KEY is missing: the facilitator pays gas from it.")
+    rpc = Rpc(settings.rpc)
+    key = settings.gas_private_key.get_secret_value()
+    wallet = HotWallet(key, rpc, settings.network, NoStore())
+    return OwnFacilitator(rpc, wallet, settings.network, settings.token.address)
 
 
 def build_app(facilitator: OwnFacilitator) -> Starlette:
@@ -57,4 +88,4 @@ def _wire(response: BaseModel) -> Response:
 
 
 if __name__ == "__main__":
-    serve(build_app(build_own_facilitator(load_settings())), port=int(sys.argv[1]))
+    serve(build_app(build_facilitator(load_settings())), port=int(sys.argv[1]))

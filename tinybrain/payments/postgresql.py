@@ -52,8 +52,7 @@ def _server_settings() -> dict[str, str]:
         "application_name": "tinybrain",
         "synchronous_commit": "on",  # a commit survives a power cut
         "lock_timeout": _milliseconds(WAIT_S),
-        "statement_timeout": _milliseconds(WAIT_S),
-        # Shorter than the others wait: a process that hangs must not keep the write lock.
+        # Less than the others wait: a process that hangs must not keep the lock from them.
         "idle_in_transaction_session_timeout": _milliseconds(IDLE_TIMEOUT_S),
     }
 

@@ -4,94 +4,87 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import Row, RowMapping, Select, case, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.payments.database import Database
-from tinybrain.payments.schema import answers, payments, purchases
+from tinybrain.payments.records import PaymentState, PurchaseState, Purpose
+from tinybrain.payments.schema import answers, charges, entries, payments, purchases
 
 Receipt = dict[str, Any]
+PAYMENT = (
+    *("state", "flow", "note", "network", "asset", "payer", "pay_to", "amount"),
+    *("transaction", "block"),
+)
+PURCHASE = ("provider", "state", "amount", "pay_to", "transaction")
+REFUND = ("state", "amount", "transaction")
 
 
 class Receipts:
-    """Reads answers with their payments and purchases."""
+    """Reads answers with their payments, charges and purchases."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def receipt(self, answer_id: str) -> Receipt | None:
-        """Everything about one answer, or None. Amounts are atomic USDC."""
+        """Everything about one answer, or None. Amounts are atomic USDC.
+
+        `charged` is what it was sold for by now, `cost` what was or may still be spent on it.
+        """
         async with self._database.read() as connection:
-            answer = (
-                (await connection.execute(select(answers).where(answers.c.id == answer_id)))
-                .mappings()
-                .first()
-            )
+            answer = await _first(connection, select(answers).where(answers.c.id == answer_id))
             if answer is None:
                 return None
-            paid = (
-                (
-                    await connection.execute(
-                        select(payments).where(payments.c.answer_id == answer_id)
-                    )
-                )
-                .mappings()
-                .first()
-            )
             bought = (
-                (
-                    await connection.execute(
-                        select(purchases).where(purchases.c.answer_id == answer_id)
-                    )
+                await connection.execute(
+                    select(purchases).where(purchases.c.answer_id == answer_id)
                 )
-                .mappings()
-                .all()
+            ).all()
+            charged = await _sum(connection, _sales().where(entries.c.answer_id == answer_id))
+            payment = await _payment(connection, answer_id)
+            tab = await connection.scalar(
+                select(charges.c.tab_id).where(charges.c.answer_id == answer_id)
             )
+        cost = sum(row.amount for row in bought if row.state != PurchaseState.RELEASED)
         return {
-            **answer,
-            "cost": sum(row["amount"] for row in bought if row["state"] != "released"),
-            "payment": _pick(
-                paid,
-                "state",
-                "note",
-                "network",
-                "asset",
-                "payer",
-                "pay_to",
-                "amount",
-                "transaction",
-            )
-            if paid
-            else None,
-            "purchases": [
-                _pick(row, "provider", "state", "amount", "pay_to", "transaction") for row in bought
-            ],
+            **answer._mapping,
+            "charged": charged,
+            "cost": cost,
+            "profit": charged - cost,
+            "payment": payment,
+            "tab": tab,
+            "purchases": [_pick(row, PURCHASE) for row in bought],
         }
 
     async def statistics(self, *, since_ms: int, limit: int = 10_000) -> dict[str, Any]:
-        """Counts, money, and P50/P95/average latencies (ms) of the newest answers."""
+        """Counts, money, and P50/P95/average latencies (ms) of the newest answers.
+
+        Money is of the time since; debts are all that are owed, however old.
+        """
+        newest = select(answers).where(answers.c.created_ms >= since_ms)
+        recent = payments.c.claimed_ms >= since_ms
         async with self._database.read() as connection:
-            rows = (
-                (
-                    await connection.execute(
-                        select(answers)
-                        .where(answers.c.created_ms >= since_ms)
-                        .order_by(answers.c.created_ms.desc())
-                        .limit(limit)
-                    )
-                )
-                .mappings()
-                .all()
+            result = await connection.execute(
+                newest.order_by(answers.c.created_ms.desc()).limit(limit)
             )
-            states = (
-                await connection.execute(
-                    select(payments.c.state, func.count(), func.sum(payments.c.amount))
-                    .where(payments.c.claimed_ms >= since_ms)
-                    .group_by(payments.c.state)
-                )
-            ).all()
-            cost = await connection.scalar(
-                select(func.coalesce(func.sum(purchases.c.amount), 0)).where(
-                    purchases.c.created_ms >= since_ms, purchases.c.state != "released"
+            rows = result.mappings().all()
+            revenue = await _sum(connection, _sales().where(entries.c.at_ms >= since_ms))
+            cost = await _sum(
+                connection,
+                select(func.sum(purchases.c.amount)).where(
+                    purchases.c.created_ms >= since_ms,
+                    purchases.c.state != PurchaseState.RELEASED,
+                ),
+            )
+            taken = await _by_state(
+                connection, _counted().where(recent, payments.c.purpose != Purpose.REFUND)
+            )
+            refunds = await _by_state(
+                connection, _counted().where(recent, payments.c.purpose == Purpose.REFUND)
+            )
+            debts = await connection.execute(
+                select(func.count(), func.sum(payments.c.owed)).where(
+                    payments.c.state == PaymentState.DEBT
                 )
             )
         completed = [row for row in rows if row["outcome"] == "completed"]
@@ -101,16 +94,55 @@ class Receipts:
             "escalations": _count(
                 (row for row in completed if row["reason"] not in (None, "none")), "reason"
             ),
+            "revenue": revenue,
             "cost": cost,
-            "payments": {
-                state: {"count": count, "amount": amount} for state, count, amount in states
-            },
+            "profit": revenue - cost,
+            "payments": taken,
+            "refunds": refunds,
+            "debts": _total(*debts.one()),
             "latency_ms": _latencies(completed),
         }
 
 
-def _pick(row: RowMapping, *names: str) -> dict[str, Any]:
-    return {name: row[name] for name in names}
+async def _payment(connection: AsyncConnection, answer_id: str) -> dict[str, Any] | None:
+    row = await _first(connection, select(payments).where(payments.c.answer_id == answer_id))
+    if row is None:
+        return None
+    refund = await _first(connection, select(payments).where(payments.c.refund_of == row.id))
+    return _pick(row, PAYMENT) | {"refund": _pick(refund, REFUND) if refund else None}
+
+
+def _sales() -> Select[Any]:
+    """The sum of what was sold and not taken back."""
+    sign = case((entries.c.kind == "sale", 1), else_=-1)
+    return select(func.sum(sign * entries.c.amount)).where(entries.c.kind.in_(["sale", "reversal"]))
+
+
+def _counted() -> Select[Any]:
+    return select(payments.c.state, func.count(), func.sum(payments.c.amount)).group_by(
+        payments.c.state
+    )
+
+
+async def _by_state(connection: AsyncConnection, query: Select[Any]) -> dict[str, dict[str, int]]:
+    rows = (await connection.execute(query)).all()
+    return {state: _total(count, amount) for state, count, amount in rows}
+
+
+def _total(count: int, amount: Any) -> dict[str, int]:
+    return {"count": count, "amount": int(amount or 0)}  # PostgreSQL sums to Decimal
+
+
+async def _sum(connection: AsyncConnection, query: Select[Any]) -> int:
+    return int(await connection.scalar(query) or 0)
+
+
+async def _first(connection: AsyncConnection, query: Select[Any]) -> Row[Any] | None:
+    return (await connection.execute(query)).first()
+
+
+def _pick(row: Row[Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: row._mapping[name] for name in names}
 
 
 def _count(rows: Iterable[RowMapping], column: str) -> dict[str, int]:

@@ -68,6 +68,7 @@ payments = Table(  # EIP-3009 transfers that we settle: callers' to us, and our 
     Column("tab_id", String(40)),
     Column("refund_of", Integer),  # the payment that a refund gives back
     Column("debtor", String(42)),  # whose debts a payment for debts pays
+    Column("repaid_by", Integer),  # the payment that paid this debt
     Column("identifier", String(128)),  # x402's payment-identifier extension
     Column("network", String(40), nullable=False),
     Column("asset", String(42), nullable=False),
@@ -98,6 +99,7 @@ payments = Table(  # EIP-3009 transfers that we settle: callers' to us, and our 
     Index("payments_by_time", "claimed_ms"),
     Index("payments_by_tab", "tab_id"),
     Index("payments_by_depth", "final", "state", "block"),
+    Index("payments_by_repayment", "repaid_by"),
 )
 
 tabs = Table(

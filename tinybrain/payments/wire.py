@@ -254,7 +254,7 @@ def _decode_base64(value: str) -> bytes:
 
 def _belongs(version: object) -> str:
     homes = [name for name, home in HEADERS.items() if type(version) is int and home == version]
-    return f"; version {version} belongs into {homes[0]}" if homes else ""
+    return f"; version {version} belongs in {homes[0]}" if homes else ""
 
 
 def _malformed(name: str, why: str) -> NoReturn:

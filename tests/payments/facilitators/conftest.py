@@ -3,12 +3,12 @@
 import asyncio
 import json
 import socket
-import sys
 from functools import partial
 from types import SimpleNamespace
 
 import httpx
 import pytest
+import uvicorn
 from eth_account import Account
 from x402 import x402Client
 from x402.mechanisms.evm.exact import register_exact_evm_client
@@ -16,9 +16,13 @@ from x402.schemas import PaymentRequired, PaymentRequirements
 
 from tinybrain.config import USDC_BY_NETWORK
 from tinybrain.devnet.chain import NETWORK
-from tinybrain.devnet.processes import ChildProcess, answers, claim_port
+from tinybrain.devnet.facilitator import build_app
 from tinybrain.devnet.wallets import private_key
+from tinybrain.payments.facilitators import OwnFacilitator
+from tinybrain.payments.rpc import Rpc
+from tinybrain.payments.wallet import HotWallet
 
+TOKEN = USDC_BY_NETWORK[NETWORK]
 HASH = f"0x{'ab' * 32}"
 SUCCESS = {"success": True, "transaction": HASH, "network": NETWORK}
 CONFIDENTIAL = "confidential"  # stands in every bad answer, and must never be repeated
@@ -189,42 +193,54 @@ async def lying_url(request, start_server):
     return (await start_server(answering(200, LYING[request.param]))).url
 
 
-@pytest.fixture(scope="session")
-def good_url(chain, tmp_path_factory):
-    """The devnet's facilitator, a process of its own, on the session's chain."""
-    token = USDC_BY_NETWORK[NETWORK]
-    port = claim_port(0, what="a test", option="")
-    process = ChildProcess(
-        "The facilitator",
-        [sys.executable, "-m", "tinybrain.devnet.facilitator", str(port)],
-        log=tmp_path_factory.mktemp("facilitator") / "facilitator.log",
-        ready=partial(answers, f"http://127.0.0.1:{port}/health"),
-        environment={
-            "TINYBRAIN_NETWORK": NETWORK,
-            "TINYBRAIN_RPC_URL": chain.url,
-            "TINYBRAIN_ASSET": token.address,
-            "TINYBRAIN_ASSET_NAME": token.name,
-            "TINYBRAIN_ASSET_VERSION": token.version,
-            "TINYBRAIN_GAS_PRIVATE_KEY": private_key(chain.new_wallet(0)),
-        },
-    )
-    process.wait_until_ready(timeout_s=60)
-    yield f"http://127.0.0.1:{port}"
-    process.stop()
+class MemoryStore:
+    """A TransactionStore that lasts as long as its test."""
+
+    def __init__(self):
+        self.kept = {}
+
+    async def record(self, tx):
+        self.kept[tx.hash] = tx
+
+    async def unmined(self, wallet):
+        return list(self.kept.values())
+
+    async def mined(self, wallet, nonce, hash):  # noqa: A002  # the protocol's name
+        self.kept = {key: tx for key, tx in self.kept.items() if tx.nonce != nonce}
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+@pytest.fixture
+async def good_url(chain, store):
+    """The devnet's facilitator with a gas wallet of its own, on the session's chain."""
+    rpc = Rpc(chain.url)
+    wallet = HotWallet(private_key(chain.new_wallet(0)), rpc, NETWORK, store)
+    app = build_app(OwnFacilitator(rpc, wallet, NETWORK, TOKEN.address))
+    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await serving
 
 
 @pytest.fixture
 def terms():
     """One cent to an address that has nothing yet."""
-    token = USDC_BY_NETWORK[NETWORK]
     return PaymentRequirements(
         scheme="exact",
         network=NETWORK,
-        asset=token.address,
+        asset=TOKEN.address,
         amount="10000",
         pay_to=Account.create().address,
         max_timeout_seconds=300,
-        extra={"name": token.name, "version": token.version},
+        extra={"name": TOKEN.name, "version": TOKEN.version},
     )
 
 

@@ -25,13 +25,10 @@ async def failover(clock):
 
     def build(first, *others, limit_s=LIMIT_S):
         hurried = HttpFacilitator(first, verify_timeout_s=limit_s, settle_timeout_s=limit_s)
-        others = zip(("second", "third"), map(HttpFacilitator, others), strict=False)
+        order = [hurried, *map(HttpFacilitator, others)]
+        named = list(zip(("first", "second", "third"), order, strict=False))
         failures = []
-        made.append(
-            FailoverFacilitator(
-                {"first": hurried, **dict(others)}, on_failure=failures.append, clock=clock
-            )
-        )
+        made.append(FailoverFacilitator(named, on_failure=failures.append, clock=clock))
         made[-1].failures = failures
         return made[-1]
 
@@ -231,4 +228,4 @@ async def test_if_all_would_be_skipped_all_are_asked(
 
 def test_an_order_of_nobody_is_refused():
     with pytest.raises(ValueError, match="at least one"):
-        FailoverFacilitator({})
+        FailoverFacilitator([])

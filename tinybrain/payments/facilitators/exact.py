@@ -172,9 +172,9 @@ def _reason(text: str) -> str:
 
 def _text(revert_data: object) -> str:
     """What a revert says; the words of an ABI-encoded Error(string) stand in it as they are."""
-    if isinstance(revert_data, str):
-        try:
-            revert_data = bytes.fromhex(revert_data.removeprefix("0x"))
-        except ValueError:
-            return revert_data
-    return revert_data.decode(errors="ignore") if isinstance(revert_data, bytes) else ""
+    if isinstance(revert_data, bytes):
+        return revert_data.decode(errors="ignore")
+    try:
+        return bytes.fromhex(str(revert_data).removeprefix("0x")).decode(errors="ignore")
+    except ValueError:
+        return ""

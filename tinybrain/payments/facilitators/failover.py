@@ -5,7 +5,7 @@ Knows what a facilitator's failure means for a payment, and nothing of how any o
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -66,7 +66,7 @@ class FailoverFacilitator:
 
     def __init__(
         self,
-        facilitators: Mapping[str, Facilitator],
+        facilitators: Sequence[tuple[str, Facilitator]],
         *,
         on_failure: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -75,7 +75,7 @@ class FailoverFacilitator:
             raise ValueError("an order of facilitators needs at least one")
         self._links = [
             _Link(name, facilitator, CircuitBreaker(clock), CircuitBreaker(clock))
-            for name, facilitator in facilitators.items()
+            for name, facilitator in facilitators
         ]
         self._on_failure = on_failure or (lambda _: None)
 

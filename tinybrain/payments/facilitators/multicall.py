@@ -5,7 +5,7 @@ Source: mds1/multicall3; it has the same address on every chain.
 
 from collections.abc import Iterable
 
-from eth_abi import decode, encode
+from eth_abi.abi import decode, encode
 from eth_utils.crypto import keccak
 
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"

@@ -106,8 +106,7 @@ class OwnFacilitator:
         finally:
             self._under_way -= {payment.key for payment in payments}
         return [
-            settled[each.key] if isinstance(each, Payment) else self._failed(each)
-            for each in taken
+            settled[each.key] if isinstance(each, Payment) else self._failed(each) for each in taken
         ]
 
     async def aclose(self) -> None:
@@ -134,9 +133,7 @@ class OwnFacilitator:
             together, alone = await self._divide(payments)
         except PaymentServiceError as error:
             return dict.fromkeys((payment.key for payment in payments), error)
-        batches = [
-            together[i : i + LONGEST_BATCH] for i in range(0, len(together), LONGEST_BATCH)
-        ]
+        batches = [together[i : i + LONGEST_BATCH] for i in range(0, len(together), LONGEST_BATCH)]
         parts = await asyncio.gather(
             self._each_alone(self._wallet, alone),
             *(self._batch(self._wallet, batch) for batch in batches),
@@ -160,22 +157,75 @@ class OwnFacilitator:
         return together, [payment for payment in payments if payment.payer in with_code]
 
     async def _batch(self, wallet: HotWallet, payments: Sequence[Payment]) -> Settlements:
-        try:
-            refusals = await self._checks.batch_refusals(payments)
-            good = [p for p, reason in zip(payments, refusals, strict=True) if reason is None]
-            settled: Settlements = {
-                payment.key: self._failed(reason, payment)
-                for payment, reason in zip(payments, refusals, strict=True)
-                if reason
-            }
-            if len(good) > 1:
-                data = aggregate(self._asset, [payment.data for payment in good])
-                settled |= await self._send(wallet, MULTICALL3, data, good)
-        except RpcRefused as refusal:
-            if not refusal.reverted:
-                return dict.fromkeys((payment.key for payment in payments), refusal)
-            settled = {}
-        except PaymentServiceError as error:
-            return dict.fromkeys((payment.key for payment in payments), error)
+        settled = await self._in_one_transaction(wallet, payments)
         rest = [payment for payment in payments if payment.key not in settled]
         return settled | await self._each_alone(wallet, rest)
+
+    async def _in_one_transaction(
+        self, wallet: HotWallet, payments: Sequence[Payment]
+    ) -> Settlements:
+        """Settle a batch; leaves out those that must be tried alone."""
+        try:
+            reasons = await self._checks.batch_refusals(payments)
+            good = [p for p, reason in zip(payments, reasons, strict=True) if reason is None]
+            refused: Settlements = {
+                payment.key: self._failed(reason, payment)
+                for payment, reason in zip(payments, reasons, strict=True)
+                if reason is not None
+            }
+            if len(good) <= 1:
+                return refused
+            data = aggregate(self._asset, [payment.data for payment in good])
+            return refused | await self._send(wallet, MULTICALL3, data, batch_gas(len(good)), good)
+        except RpcRefused:
+            return {}
+        except PaymentServiceError as error:
+            return dict.fromkeys((payment.key for payment in payments), error)
+
+    async def _each_alone(self, wallet: HotWallet, payments: Sequence[Payment]) -> Settlements:
+        results = await asyncio.gather(*(self._alone(wallet, payment) for payment in payments))
+        return {payment.key: result for payment, result in zip(payments, results, strict=True)}
+
+    async def _alone(self, wallet: HotWallet, payment: Payment) -> Settled:
+        async with self._slots:
+            try:
+                if reason := await self._checks.refusal(payment):
+                    return self._failed(reason, payment)
+                sent = await self._send(wallet, self._asset, payment.data, ALONE_GAS, [payment])
+                if settled := sent.get(payment.key):
+                    return settled
+                reason = await self._checks.refusal(payment)
+                return self._failed(reason or ERR_TRANSACTION_FAILED, payment)
+            except PaymentServiceError as error:
+                return error
+
+    async def _send(
+        self, wallet: HotWallet, to: str, data: str, gas: int, payments: Sequence[Payment]
+    ) -> Settlements:
+        """Send a transaction that settles payments; leaves out those that its logs do not show."""
+        tx_hash = await wallet.send(to, data, gas)
+        receipt = await wallet.wait(tx_hash, self._confirmation_timeout_s)
+        if receipt is None:
+            return {p.key: self._failed(ERR_SETTLEMENT_PENDING, p, tx_hash) for p in payments}
+        made = {(each.sender, each.nonce): each for each in transfers(receipt.logs, self._asset)}
+        return {
+            payment.key: SettleResponse(
+                success=True,
+                payer=payment.authorization.payer,
+                transaction=receipt.transaction,
+                network=self._network,
+            )
+            for payment in payments
+            if payment.key in made and made[payment.key].pays(payment.authorization)
+        }
+
+    def _failed(
+        self, reason: str, payment: Payment | None = None, transaction: str = ""
+    ) -> SettleResponse:
+        return SettleResponse(
+            success=False,
+            error_reason=reason,
+            payer=payment.authorization.payer if payment else None,
+            transaction=transaction,
+            network=self._network,
+        )

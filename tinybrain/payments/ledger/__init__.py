@@ -14,6 +14,7 @@ from tinybrain.payments.ledger.answers import Answers
 from tinybrain.payments.ledger.part import IllegalTransition
 from tinybrain.payments.ledger.purchases import Purchases
 from tinybrain.payments.ledger.refunds import Refunds
+from tinybrain.payments.ledger.repayments import Repayments
 from tinybrain.payments.ledger.settling import Settling
 from tinybrain.payments.ledger.tabs import Tabs
 from tinybrain.payments.ledger.wallets import TransactionBook, Wallets
@@ -22,7 +23,7 @@ from tinybrain.payments.schema import answers
 __all__ = ["IllegalTransition", "Ledger", "TransactionBook"]
 
 
-class Ledger(Answers, Settling, Refunds, Tabs, Purchases, Wallets):
+class Ledger(Answers, Settling, Refunds, Repayments, Tabs, Purchases, Wallets):
     """The money's record, one part a file."""
 
     async def ping(self) -> None:

@@ -10,7 +10,7 @@ from tinybrain.config import Flow
 from tinybrain.payments.ledger import journal
 from tinybrain.payments.ledger.charges import end_charge, hold
 from tinybrain.payments.ledger.claims import Claims, claim
-from tinybrain.payments.ledger.part import change, require_change
+from tinybrain.payments.ledger.part import IllegalTransition, change, require_change
 from tinybrain.payments.ledger.refunds import refund
 from tinybrain.payments.records import (
     AnswerRecord,
@@ -158,6 +158,8 @@ async def _end_payment(
     if charged:
         if row.flow == "authorization":
             await _becomes(connection, row, PaymentState.SERVED, now=now, due_ms=now)
+        elif row.state != PaymentState.SETTLED:
+            raise IllegalTransition(f"Payment {row.id} is made upfront and not settled.")
         await journal.post(
             connection,
             "sale",

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.errors import PaymentConflict, PaymentRequired, TinyBrainError, Unauthorized
 from tinybrain.payments.ledger import journal
+from tinybrain.payments.ledger.deposits import owe_more
 from tinybrain.payments.ledger.part import change, require_change
 from tinybrain.payments.records import ChargeState, NewAnswer, TabCharge, TabState
 from tinybrain.payments.schema import charges, tabs
@@ -60,7 +61,7 @@ async def end_charge(
 ) -> None:
     """Capture what an answer holds of a tab, or give it back; nothing if it holds nothing."""
     query = (
-        select(charges, tabs.c.payer)
+        select(charges, tabs.c.payer, tabs.c.state.label("tab_state"))
         .join(tabs, tabs.c.id == charges.c.tab_id)
         .where(charges.c.answer_id == answer_id, charges.c.state == ChargeState.HELD)
     )
@@ -76,7 +77,9 @@ async def end_charge(
         state=state,
         updated_ms=now,
     )
-    moved = tabs.c.spent if captured else tabs.c.balance
+    closed = row.tab_state == TabState.CLOSED  # a reorganisation took its deposit away
+    left = tabs.c.refunded if closed else tabs.c.balance
+    moved = tabs.c.spent if captured else left
     await require_change(
         connection,
         tabs,
@@ -95,6 +98,8 @@ async def end_charge(
             answer_id=answer_id,
             tab_id=row.tab_id,
         )
+    if captured and closed:
+        await owe_more(connection, row.tab_id, amount=row.amount, now=now)
 
 
 async def _free_the_key(connection: AsyncConnection, tab_id: str, key: str | None) -> None:
@@ -102,9 +107,7 @@ async def _free_the_key(connection: AsyncConnection, tab_id: str, key: str | Non
         return
     same: ColumnElement[bool] = (charges.c.tab_id == tab_id) & (charges.c.idempotency_key == key)
     state = await connection.scalar(select(charges.c.state).where(same))
-    if (
-        state == ChargeState.RELEASED
-    ):  # its answer failed and was not charged: it may be asked again
+    if state == ChargeState.RELEASED:  # its answer failed and was not charged: ask again
         await connection.execute(update(charges).where(same).values(idempotency_key=None))
     elif state is not None:
         raise PaymentConflict(

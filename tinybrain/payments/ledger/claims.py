@@ -3,12 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.config import Flow
 from tinybrain.errors import DebtOwed, PaymentConflict, TooManyUnsettled
-from tinybrain.payments.ledger.part import LedgerPart
+from tinybrain.payments.ledger.part import LedgerPart, change
 from tinybrain.payments.records import (
     UNSETTLED,
     Limits,
@@ -33,36 +33,35 @@ class Claims(LedgerPart):
         Raises:
             PaymentConflict: It was used for another request, or for something else.
         """
-        query = (
-            select(payments, answers.c.outcome, replies.c.body)
-            .outerjoin(answers, answers.c.id == payments.c.answer_id)
-            .outerjoin(replies, replies.c.id == payments.c.answer_id)
-            .where(_same(payment), payments.c.state != PaymentState.RELEASED)
-        )
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).first()
+        row = await self.require_unclaimed(payment)
         if row is None:
             return None
-        if row.purpose != payment.purpose or row.request_hash != payment.request_hash:
-            raise _conflict("is already used for another request")
         if row.answer_id is None:
             raise _conflict("is already used")
         return Recorded(row.answer_id, row.outcome, row.body)
 
     async def require_unclaimed(self, payment: NewPayment) -> Row[Any] | None:
-        """The row of an earlier claim for the same request, if there is one.
+        """The earlier claim for the same request, with its answer's `outcome` and `body`, if any.
 
         Raises:
             PaymentConflict: It was used for another request.
         """
-        query = select(payments).where(_same(payment), payments.c.state != PaymentState.RELEASED)
+        query = (
+            select(payments, answers.c.outcome, replies.c.body)
+            .outerjoin(answers, answers.c.id == payments.c.answer_id)
+            .outerjoin(replies, replies.c.id == payments.c.answer_id)
+            .where(_same(payment), payments.c.state != PaymentState.RELEASED)
+            .order_by(payments.c.id)
+        )
         async with self._database.read() as connection:
-            row = (await connection.execute(query)).first()
-        if row is not None and (
+            rows = (await connection.execute(query)).all()
+        # Its authorization may be known from one request, and its identifier from another.
+        if any(
             row.purpose != payment.purpose or row.request_hash != payment.request_hash
+            for row in rows
         ):
             raise _conflict("is already used for another request")
-        return row
+        return rows[0] if rows else None
 
     async def debts(self, payer: str) -> list[Row[Any]]:
         """What a payer owes for: payments whose answers were delivered and not paid."""
@@ -76,10 +75,12 @@ async def claim(
     payment: NewPayment,
     *,
     now: int,
-    limits: Limits,
+    limits: Limits | None,
     **subject: object,
 ) -> tuple[int, Flow]:
     """Insert a payment; `subject` are the columns that say what it pays for.
+
+    Without `limits` it pays for what is owed already, which is never refused.
 
     Returns:
         The row's id, and the flow: upfront too for a payer who is not trusted yet.
@@ -89,11 +90,11 @@ async def claim(
         DebtOwed: The payer owes for earlier answers.
         TooManyUnsettled: The payer, or all payers together, may not owe more.
     """
-    if payment.purpose is not Purpose.DEBT:
-        await _require_no_debt(connection, payment.payer)
     flow = payment.flow
-    if payment.purpose is Purpose.ANSWER and flow == "authorization":
-        flow = await _flow_for(connection, payment.payer, limits)
+    if limits is not None:
+        await _require_no_debt(connection, payment.payer)
+        if payment.purpose is Purpose.ANSWER and flow == "authorization":
+            flow = await _flow_for(connection, payment.payer, limits)
     values = {
         **asdict(payment),
         "flow": flow,
@@ -107,10 +108,13 @@ async def claim(
         "claimed_ms": now,
         "updated_ms": now,
         "due_ms": now,
+        "answer_id": None,  # a released row may have paid for something else
+        "tab_id": None,
+        "debtor": None,
         **subject,
     }
     payment_id = await _insert(connection, payment, values)
-    if flow == "authorization":
+    if limits is not None and flow == "authorization":
         await _bound_exposure(connection, payment, limits)
     return payment_id, flow
 
@@ -121,20 +125,14 @@ async def _insert(
     found = (await connection.execute(select(payments).where(_same(payment)))).all()
     if any(row.state != PaymentState.RELEASED for row in found):
         raise _conflict("is already used")
-    for row in found:
-        # Its earlier answer failed and was not charged: authorization and identifier are still
-        # good. A released row of another authorization only gives up the identifier.
-        if row.nonce == payment.nonce:
-            await connection.execute(
-                update(payments).where(payments.c.id == row.id).values(**values)
-            )
-        else:
-            await connection.execute(
-                update(payments).where(payments.c.id == row.id).values(identifier=None)
-            )
-    reused = [row.id for row in found if row.nonce == payment.nonce]
-    if reused:
-        return int(reused[0])
+    # What they paid for failed and was not charged: authorization and identifier are still good.
+    own = next((row.id for row in found if _is(payment, row)), None)
+    await change(
+        connection, payments, payments.c.id.in_([row.id for row in found]), identifier=None
+    )
+    if own is not None:
+        await change(connection, payments, payments.c.id == own, **values)
+        return int(own)
     result = await connection.execute(insert(payments).values(**values))
     return int((result.inserted_primary_key or [0])[0])
 
@@ -179,7 +177,8 @@ async def _bound_exposure(connection: AsyncConnection, payment: NewPayment, limi
 
 
 def _unsettled() -> ColumnElement[bool]:
-    return payments.c.state.in_(UNSETTLED) & (payments.c.flow == "authorization")
+    owed_to_us = payments.c.purpose != Purpose.REFUND
+    return payments.c.state.in_(UNSETTLED) & (payments.c.flow == "authorization") & owed_to_us
 
 
 async def _sum(connection: AsyncConnection, where: ColumnElement[bool]) -> int:
@@ -203,6 +202,11 @@ def _same(payment: NewPayment) -> ColumnElement[bool]:
         authorization,
         (payments.c.payer == payment.payer) & (payments.c.identifier == payment.identifier),
     )
+
+
+def _is(payment: NewPayment, row: Row[Any]) -> bool:
+    own = (payment.network, payment.asset, payment.payer, payment.nonce)
+    return own == (row.network, row.asset, row.payer, row.nonce)
 
 
 def _conflict(what: str) -> PaymentConflict:

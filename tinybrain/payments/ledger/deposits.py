@@ -7,7 +7,7 @@ settled and the rest refunded.
 
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import ColumnElement, Row, and_, case, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.payments.ledger.part import change, require_change
@@ -36,43 +36,45 @@ async def collected_of_tab(connection: AsyncConnection, row: Row[Any], *, now: i
             await close(connection, tab)
 
 
-async def lost_of_tab(
-    connection: AsyncConnection, row: Row[Any], *, note: str, now: int
-) -> PaymentState:
-    """A payment of a tab cannot be collected; returns what it becomes."""
+async def lost_of_tab(connection: AsyncConnection, row: Row[Any], *, note: str, now: int) -> int:
+    """A payment of a tab cannot be collected; returns what is owed for it."""
     tab = await _tab_of(connection, row)
-    state = PaymentState.RELEASED
-    if row.id == tab.settlement_id:
-        await collect_deposit(connection, tab, now=now)
-    else:
-        await close(connection, tab, note=note)
-        if tab.spent:
-            state = PaymentState.DEBT
+    if row.id == tab.settlement_id and await collect_deposit(connection, tab, now=now):
+        return 0
+    await close(connection, tab, note=note)
+    return int(tab.spent)
+
+
+async def owe_more(connection: AsyncConnection, tab_id: str, *, amount: int, now: int) -> None:
+    """An answer ended after its tab's deposit was lost: it is owed for."""
+    in_debt = payments.c.state == PaymentState.DEBT
+    deposit = select(tabs.c.payment_id).where(tabs.c.id == tab_id).scalar_subquery()
     await require_change(
         connection,
         payments,
-        (payments.c.id == row.id) & (payments.c.state == PaymentState.SETTLING),
-        f"Payment {row.id} is not settling.",
-        state=state,
-        owed=tab.spent,
-        note=note,
+        payments.c.id == deposit,
+        f"Tab {tab_id} has no deposit.",
+        state=PaymentState.DEBT,
+        owed=case((in_debt, payments.c.owed), else_=0) + amount,
         updated_ms=now,
     )
-    return state
 
 
-async def collect_deposit(connection: AsyncConnection, tab: Row[Any], *, now: int) -> None:
-    """Have a bar tab's deposit settled; only what was used stays."""
-    await require_change(
+async def collect_deposit(connection: AsyncConnection, tab: Row[Any], *, now: int) -> bool:
+    """Have a bar tab's deposit settled, only what was used stays; returns whether it still can be.
+
+    One that was let go is taken back, if nothing else was paid with its authorization since.
+    """
+    changed = await change(
         connection,
         payments,
-        (payments.c.id == tab.payment_id) & (payments.c.state == PaymentState.CLAIMED),
-        f"The deposit of tab {tab.id} is not claimed.",
+        _deposit_of(tab) & payments.c.state.in_([PaymentState.CLAIMED, PaymentState.RELEASED]),
         state=PaymentState.SERVED,
         owed=tab.spent,
         updated_ms=now,
         due_ms=now,
     )
+    return changed == 1
 
 
 async def release_deposit(connection: AsyncConnection, tab: Row[Any], *, now: int) -> None:
@@ -80,7 +82,7 @@ async def release_deposit(connection: AsyncConnection, tab: Row[Any], *, now: in
     await change(
         connection,
         payments,
-        (payments.c.id == tab.payment_id) & (payments.c.state == PaymentState.CLAIMED),
+        _deposit_of(tab) & (payments.c.state == PaymentState.CLAIMED),
         state=PaymentState.RELEASED,
         updated_ms=now,
     )
@@ -97,6 +99,10 @@ async def close(connection: AsyncConnection, tab: Row[Any], *, note: str | None 
         balance=0,
         note=note,
     )
+
+
+def _deposit_of(tab: Row[Any]) -> ColumnElement[bool]:
+    return and_(payments.c.id == tab.payment_id, payments.c.tab_id == tab.id)
 
 
 async def _tab_of(connection: AsyncConnection, row: Row[Any]) -> Row[Any]:

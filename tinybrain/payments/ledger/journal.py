@@ -7,7 +7,7 @@ away; the sum over all accounts is always zero. The sum of a wallet's entries is
 on the chain has changed by since the book was opened (`tinybrain audit`).
 """
 
-from sqlalchemy import insert
+from sqlalchemy import case, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.payments.schema import entries
@@ -58,3 +58,12 @@ async def post(
             transaction=transaction,
         )
     )
+
+
+async def sold(connection: AsyncConnection, payment_id: int) -> int:
+    """What was delivered for a payment and not reversed."""
+    signed = case((entries.c.kind == "sale", entries.c.amount), else_=-entries.c.amount)
+    query = select(func.sum(signed)).where(
+        entries.c.payment_id == payment_id, entries.c.kind.in_(["sale", "reversal"])
+    )
+    return int(await connection.scalar(query) or 0)

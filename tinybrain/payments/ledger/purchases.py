@@ -51,13 +51,23 @@ class Purchases(LedgerPart):
             return int((result.inserted_primary_key or [0])[0])
 
     async def signed(self, purchase_id: int, *, nonce: str, valid_before: int) -> None:
-        """Note the authorization of a reserved purchase before it is sent."""
-        await self._reserved_becomes(
-            purchase_id,
-            PurchaseState.RESERVED,
-            nonce=nonce.lower(),
-            valid_before=valid_before,
-        )
+        """Note the authorization of a reserved purchase before it is sent.
+
+        Raises:
+            IllegalTransition: It is not reserved, or signed: a second one could be paid too.
+        """
+        async with self._database.write() as connection:
+            await require_change(
+                connection,
+                purchases,
+                (purchases.c.id == purchase_id)
+                & (purchases.c.state == PurchaseState.RESERVED)
+                & purchases.c.nonce.is_(None),
+                f"Purchase {purchase_id} is not reserved, or it is signed already.",
+                nonce=nonce.lower(),
+                valid_before=valid_before,
+                updated_ms=self.now_ms(),
+            )
 
     async def paid(self, purchase_id: int, *, transaction: str | None) -> None:
         """Reserved → paid."""
@@ -79,7 +89,10 @@ class Purchases(LedgerPart):
 
     async def release_purchase(self, purchase_id: int, *, note: str) -> None:
         """Reserved → released: no money moved, and none can any more."""
-        await self._reserved_becomes(purchase_id, PurchaseState.RELEASED, note=note[:NOTE_CHARS])
+        async with self._database.write() as connection:
+            await self._become(
+                connection, purchase_id, PurchaseState.RELEASED, note=note[:NOTE_CHARS]
+            )
 
     async def unresolved_purchases(self, *, expired_for_s: float) -> Sequence[Row[Any]]:
         """Signed but unconfirmed purchases whose authorization expired that long ago."""
@@ -139,12 +152,6 @@ class Purchases(LedgerPart):
                     f"Buying this answer for {format_usdc(purchase.amount)} would exceed the "
                     f"{format_usdc(cap)} that {setting} allows."
                 )
-
-    async def _reserved_becomes(
-        self, purchase_id: int, state: PurchaseState, **values: object
-    ) -> None:
-        async with self._database.write() as connection:
-            await self._become(connection, purchase_id, state, **values)
 
     async def _become(
         self,

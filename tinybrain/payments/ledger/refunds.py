@@ -7,11 +7,11 @@ moves the money once.
 import secrets
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import ColumnElement, Row, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tinybrain.payments.ledger.part import LedgerPart, require_change
-from tinybrain.payments.records import PaymentState, Purpose
+from tinybrain.payments.ledger.part import LedgerPart, change, require_change
+from tinybrain.payments.records import UNSETTLED, PaymentState, Purpose
 from tinybrain.payments.schema import payments
 
 
@@ -70,3 +70,48 @@ async def refund(
         )
     )
     return int((result.inserted_primary_key or [0])[0])
+
+
+async def note_refunded(connection: AsyncConnection, payment_id: int, *, now: int) -> None:
+    """Settled → refunded, if the chain shows that all of it was given back."""
+    refunds = payments.alias()
+    given_back = (
+        select(refunds.c.amount)
+        .where(refunds.c.refund_of == payment_id, refunds.c.state == PaymentState.SETTLED)
+        .scalar_subquery()
+    )
+    await change(
+        connection,
+        payments,
+        (payments.c.id == payment_id)
+        & (payments.c.state == PaymentState.SETTLED)
+        & (payments.c.amount == given_back),
+        state=PaymentState.REFUNDED,
+        updated_ms=now,
+    )
+
+
+async def stop_refund(connection: AsyncConnection, row: Row[Any], *, now: int) -> int:
+    """Do not refund what cannot be collected after all; returns what was sent already."""
+    own = payments.c.refund_of == row.id
+    await change(
+        connection,
+        payments,
+        own & (payments.c.state == PaymentState.SERVED),
+        state=PaymentState.RELEASED,
+        refund_of=None,  # the authorization may yet buy something, and that be refunded
+        updated_ms=now,
+        note=f"payment {row.id} was not collected",
+    )
+    return int(await connection.scalar(select(func.sum(payments.c.amount)).where(own)) or 0)
+
+
+def may_be_sent() -> ColumnElement[bool]:
+    """Not a refund of a payment that a reorganisation took away again."""
+    refunded = payments.alias()
+    undone = (
+        select(refunded.c.id)
+        .where(refunded.c.id == payments.c.refund_of, refunded.c.state.in_(UNSETTLED))
+        .exists()
+    )
+    return ~undone

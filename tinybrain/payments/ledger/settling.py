@@ -19,10 +19,10 @@ from tinybrain.payments.ledger.part import (
     change,
     require_change,
 )
-from tinybrain.payments.ledger.refunds import refund
-from tinybrain.payments.ledger.repayments import repay_debts
+from tinybrain.payments.ledger.refunds import may_be_sent, note_refunded, refund, stop_refund
+from tinybrain.payments.ledger.repayments import repay_debts, revive_debts
 from tinybrain.payments.records import Collected, PaymentState, Purpose
-from tinybrain.payments.schema import answers, entries, payments
+from tinybrain.payments.schema import answers, payments
 
 SETTLING_LEASE_MS = 150_000  # longer than any facilitator waits for a receipt
 
@@ -82,19 +82,18 @@ class Settling(LedgerPart):
     async def uncollectable(self, payment_id: int, note: str) -> PaymentState:
         """The chain shows that the money will never come; returns what the payment becomes.
 
-        A debt if something was delivered for it, else released.
+        A debt if something was delivered for it or given back, else released.
+
+        Raises:
+            IllegalTransition: It is not settling, or is a refund: that is owed until it is paid.
         """
-        now = self.now_ms()
+        now, note = self.now_ms(), note[:NOTE_CHARS]
         async with self._database.write() as connection:
             row = await _require(connection, payment_id, PaymentState.SETTLING)
-            if row.purpose == Purpose.TAB:
-                return await lost_of_tab(connection, row, note=note[:NOTE_CHARS], now=now)
-            sold = select(entries.c.id).where(
-                entries.c.payment_id == payment_id, entries.c.kind == "sale"
-            )
-            delivered = (await connection.execute(sold)).first() is not None
-            state = PaymentState.DEBT if delivered else PaymentState.RELEASED
-            await _becomes(connection, row, state, now, note=note[:NOTE_CHARS])
+            owed = await _lost(connection, row, note, now)
+            owed += await stop_refund(connection, row, now=now)
+            state = PaymentState.DEBT if owed else PaymentState.RELEASED
+            await _becomes(connection, row, state, now, owed=owed, note=note)
             return state
 
     async def withheld(self, payment_id: int) -> None:
@@ -102,13 +101,15 @@ class Settling(LedgerPart):
         now = self.now_ms()
         async with self._database.write() as connection:
             row = await _require(connection, payment_id, PaymentState.DEBT)
+            if row.purpose != Purpose.ANSWER:
+                raise IllegalTransition(f"Payment {payment_id} is not for one answer.")
             await _becomes(connection, row, PaymentState.RELEASED, now)
             await journal.post(
                 connection,
                 "reversal",
                 debit=journal.REVENUE,
                 credit=journal.payer(row.payer),
-                amount=row.amount,
+                amount=row.owed,
                 at_ms=now,
                 answer_id=row.answer_id,
                 payment_id=row.id,
@@ -165,9 +166,13 @@ class Settling(LedgerPart):
             return result.all()
 
     async def final(self, payment_ids: Sequence[int]) -> None:
-        """These transfers are deep enough that no reorganisation undoes them."""
+        """These transfers are deep enough that no reorganisation undoes them.
+
+        One that is not settled any more is left as it is.
+        """
         async with self._database.write() as connection:
-            await change(connection, payments, payments.c.id.in_(payment_ids), final=True)
+            arrived = payments.c.state.in_([PaymentState.SETTLED, PaymentState.REFUNDED])
+            await change(connection, payments, payments.c.id.in_(payment_ids) & arrived, final=True)
 
     async def undone(self, payment_id: int) -> None:
         """Settled → settling: a reorganisation took the transfer away."""
@@ -224,14 +229,29 @@ async def _settle(connection: AsyncConnection, transfer: Collected, now: int) ->
         transaction=transfer.transaction,
     )
     match row.purpose:
-        case Purpose.ANSWER if row.flow == "upfront":
+        case Purpose.ANSWER if row.flow == "authorization":
+            return
+        case Purpose.ANSWER:
             await _refund_failed(connection, row, now)
         case Purpose.TAB:
             await collected_of_tab(connection, row, now=now)
         case Purpose.DEBT:
             await repay_debts(connection, row, now=now)
+        case Purpose.REFUND if row.tab_id is not None:
+            await collected_of_tab(connection, row, now=now)
+    await note_refunded(connection, row.refund_of or row.id, now=now)
+
+
+async def _lost(connection: AsyncConnection, row: Row[Any], note: str, now: int) -> int:
+    """Undo what was built on a payment; returns what was delivered for it."""
+    match row.purpose:
+        case Purpose.TAB:
+            return await lost_of_tab(connection, row, note=note, now=now)
+        case Purpose.DEBT:
+            await revive_debts(connection, row, now=now)
         case Purpose.REFUND:
-            await _refunded(connection, row, now)
+            raise IllegalTransition(f"Payment {row.id} is a refund: it is owed until it is paid.")
+    return await journal.sold(connection, row.id)
 
 
 async def _refund_failed(connection: AsyncConnection, row: Row[Any], now: int) -> None:
@@ -239,23 +259,8 @@ async def _refund_failed(connection: AsyncConnection, row: Row[Any], now: int) -
     outcome = await connection.scalar(
         select(answers.c.outcome).where(answers.c.id == row.answer_id)
     )
-    sold = select(entries.c.id).where(entries.c.payment_id == row.id, entries.c.kind == "sale")
-    if outcome != "running" and (await connection.execute(sold)).first() is None:
+    if outcome != "running" and not await journal.sold(connection, row.id):
         await refund(connection, row, amount=row.amount, now=now)
-
-
-async def _refunded(connection: AsyncConnection, row: Row[Any], now: int) -> None:
-    await change(
-        connection,
-        payments,
-        (payments.c.id == row.refund_of)
-        & (payments.c.amount == row.amount)
-        & (payments.c.state == PaymentState.SETTLED),
-        state=PaymentState.REFUNDED,
-        updated_ms=now,
-    )
-    if row.tab_id is not None:
-        await collected_of_tab(connection, row, now=now)
 
 
 def _accounts(row: Row[Any]) -> tuple[str, str]:
@@ -267,7 +272,7 @@ def _accounts(row: Row[Any]) -> tuple[str, str]:
 
 def _ready() -> ColumnElement[bool]:
     return or_(
-        payments.c.state == PaymentState.SERVED,
+        and_(payments.c.state == PaymentState.SERVED, may_be_sent()),
         and_(payments.c.state == PaymentState.CLAIMED, payments.c.flow == "upfront"),
     )
 

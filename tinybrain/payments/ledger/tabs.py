@@ -1,6 +1,7 @@
 """Tabs: one payment for many answers. The account is kept here, never by the caller."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, insert, or_, select, update
@@ -9,12 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tinybrain.errors import PaymentConflict, TooManyUnsettled, Unauthorized
 from tinybrain.payments.ledger.claims import Claims, claim
 from tinybrain.payments.ledger.deposits import close, collect_deposit, release_deposit
-from tinybrain.payments.ledger.part import require_change
+from tinybrain.payments.ledger.part import IllegalTransition, require_change
 from tinybrain.payments.ledger.refunds import refund
 from tinybrain.payments.records import (
     NewPayment,
     NewTab,
     PaymentState,
+    Purpose,
     Recorded,
     TabCharge,
     TabState,
@@ -38,9 +40,10 @@ class Tabs(Claims):
             PaymentConflict, DebtOwed, TooManyUnsettled: The deposit may not be taken, or the
                 payer has an open bar tab.
         """
-        now = self.now_ms()
+        now, bar = self.now_ms(), tab.kind == "bar"
+        deposit = replace(deposit, purpose=Purpose.TAB, flow="authorization" if bar else "upfront")
         async with self._database.write() as connection:
-            if tab.kind == "bar":
+            if bar:
                 await _require_no_other(connection, deposit.payer)
             payment_id, _ = await claim(
                 connection, deposit, now=now, limits=self._limits, tab_id=tab.id
@@ -50,7 +53,7 @@ class Tabs(Claims):
                     id=tab.id,
                     token_hash=tab.token_hash,
                     kind=tab.kind,
-                    state=TabState.OPEN if tab.kind == "bar" else TabState.OPENING,
+                    state=TabState.OPEN if bar else TabState.OPENING,
                     payer=deposit.payer,
                     payment_id=payment_id,
                     deposit=deposit.amount,
@@ -187,10 +190,12 @@ class Tabs(Claims):
             await release_deposit(connection, row, now=now)
             await close(connection, row)
         elif settlement is None:
-            await collect_deposit(connection, row, now=now)
+            if not await collect_deposit(connection, row, now=now):
+                raise IllegalTransition(f"The deposit of tab {row.id} is not claimed.")
         else:
+            settlement = replace(settlement, purpose=Purpose.TAB, flow="authorization")
             settlement_id, _ = await claim(
-                connection, settlement, now=now, limits=self._limits, tab_id=row.id
+                connection, settlement, now=now, limits=None, tab_id=row.id
             )
             await connection.execute(
                 update(payments)
@@ -211,6 +216,11 @@ def _check_close(row: Row[Any], settlement: NewPayment | None) -> None:
     if row.state == TabState.OPENING:
         raise PaymentConflict(
             "The tab's deposit is not settled yet. Try again in a moment.", code="tab_opening"
+        )
+    if settlement is not None and settlement.payer != row.payer:
+        raise PaymentConflict(
+            f"The tab belongs to {row.payer}, and the settlement is signed by another wallet.",
+            code="tab_payer_mismatch",
         )
     if settlement is not None and settlement.amount != row.spent:
         raise PaymentConflict(

@@ -43,17 +43,17 @@ class TransactionBook:
             )
 
     async def unmined(self, wallet: str) -> list[SignedTransaction]:
-        """Transactions that no block is known to hold, oldest nonce first."""
+        """Those of a wallet whose nonces are open, in the order they were recorded."""
         query = (
             select(transactions)
             .where(self._of(wallet), transactions.c.state == "sent")
-            .order_by(transactions.c.nonce, transactions.c.id)
+            .order_by(transactions.c.id)
         )
         async with self._database.read() as connection:
             return [_signed(row) for row in (await connection.execute(query)).all()]
 
-    async def mined(self, wallet: str, nonce: int, hash: str) -> None:  # noqa: A002  # its name
-        """A block holds this one; others of its nonce never will be."""
+    async def mined(self, wallet: str, nonce: int, hash: str | None) -> None:  # noqa: A002  # its name
+        """A nonce is closed: by the transaction of that hash, or (None) by none of ours."""
         async with self._database.write() as connection:
             same = self._of(wallet) & (transactions.c.nonce == nonce)
             await change(connection, transactions, same, state="replaced")

@@ -32,6 +32,7 @@ def _extend_payments() -> None:
         table.add_column(sa.Column("tab_id", sa.String(length=40)))
         table.add_column(sa.Column("refund_of", sa.Integer()))
         table.add_column(sa.Column("debtor", sa.String(length=42)))
+        table.add_column(sa.Column("repaid_by", sa.Integer()))
         table.add_column(sa.Column("identifier", sa.String(length=128)))
         table.add_column(_filled("owed", sa.BigInteger(), "0"))
         table.add_column(sa.Column("block", sa.BigInteger()))
@@ -41,6 +42,7 @@ def _extend_payments() -> None:
     op.execute("UPDATE payments SET owed = amount")
     op.create_index("payments_by_tab", "payments", ["tab_id"])
     op.create_index("payments_by_depth", "payments", ["final", "state", "block"])
+    op.create_index("payments_by_repayment", "payments", ["repaid_by"])
 
 
 def _filled(name: str, kind: sa.types.TypeEngine[object], default: object) -> sa.Column[object]:

@@ -1,0 +1,23 @@
+"""Facilitators: who verifies a payment and who puts it on the chain."""
+
+from tinybrain.payments.facilitators.base import Facilitator, Order, Settled
+from tinybrain.payments.facilitators.build import (
+    build_own_facilitator,
+    build_settler,
+    build_verifier,
+)
+from tinybrain.payments.facilitators.failover import FailoverFacilitator
+from tinybrain.payments.facilitators.http import HttpFacilitator
+from tinybrain.payments.facilitators.own import OwnFacilitator
+
+__all__ = [
+    "FailoverFacilitator",
+    "Facilitator",
+    "HttpFacilitator",
+    "Order",
+    "OwnFacilitator",
+    "Settled",
+    "build_own_facilitator",
+    "build_settler",
+    "build_verifier",
+]
