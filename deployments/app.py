@@ -9,6 +9,7 @@ from deployments.ingress import PaymentIngress
 from deployments.settlement import Settlement
 from deployments.tinychat import TinyChat
 from tinybrain.config import Settings, load_settings
+from tinybrain.payments.refunding import can_refund
 
 REPLICA_CPUS = 0.1  # what Ray reserves; below one it gives a replica one compute thread
 STREAMS = 256  # requests under way in a replica that mostly waits
@@ -23,6 +24,7 @@ def build_app(args: dict[str, Any]) -> Application:
         ConfigError: Settings are missing or wrong; the message names each.
     """
     settings = load_settings(**args).require_serving()
+    settings = settings.model_copy(update={"refunds": can_refund(settings)})
     resources = {"num_cpus": REPLICA_CPUS}
     # A replica that is replaced may finish its answers: cut streams lose their payments too.
     drain_s = settings.answer_timeout_s + DRAIN_MARGIN_S
@@ -47,7 +49,15 @@ def build_app(args: dict[str, Any]) -> Application:
         _without_keys(settings, keep=("treasury_private_key", "upstream_api_key"))
     )
     settlement = Settlement.options(**waiting).bind(
-        _without_keys(settings, keep=("gas_private_key", "cdp_api_key_id", "cdp_api_key_secret"))
+        _without_keys(
+            settings,
+            keep=(
+                "cdp_api_key_id",
+                "cdp_api_key_secret",
+                "gas_private_key",
+                "treasury_private_key",  # it signs refunds
+            ),
+        )
     )
     return PaymentIngress.options(num_replicas=settings.ingress_replicas, **waiting).bind(
         _without_keys(settings, keep=("api_key", "cdp_api_key_id", "cdp_api_key_secret")),

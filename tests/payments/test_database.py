@@ -14,6 +14,7 @@ from tinybrain.payments import database as database_module
 from tinybrain.payments.database import Database
 from tinybrain.payments.schema import metadata
 
+SECRET = "s3cret"
 COUNT = text("select n from counter")
 
 
@@ -140,15 +141,16 @@ async def test_a_transaction_that_takes_too_long_ends(counter, monkeypatch):
     ],
 )
 async def test_errors_never_carry_what_was_to_be_written(database, statement):
+    secret = {"secret": SECRET}
     async with database.write() as connection:
         await connection.execute(
             text("create table secrets (id integer primary key, secret varchar(9) not null unique)")
         )
-        await connection.execute(text("insert into secrets values (1, 's3cret')"))
+        await connection.execute(text("insert into secrets values (1, :secret)"), secret)
     with pytest.raises(LedgerUnavailable) as caught:
         async with database.write() as connection:
-            await connection.execute(text(statement), {"secret": "s3cret"})
-    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+            await connection.execute(text(statement), secret)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_commits_are_synced(database, database_url):

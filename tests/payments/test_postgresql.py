@@ -155,3 +155,10 @@ async def test_a_reader_cannot_write(database):
     with pytest.raises(LedgerUnavailable, match="read-only"):
         async with database.read() as connection:
             await connection.execute(text("create table nothing (n integer)"))
+
+
+async def test_urls_may_carry_the_options_of_libpq(server):
+    database = await Database.open(server.url() + "?sslmode=prefer&application_name=mine")
+    await database.close()
+    with pytest.raises(LedgerUnavailable, match="SSL"):
+        await Database.open(server.url() + "?sslmode=require")

@@ -3,7 +3,35 @@
 import pytest
 
 from tinybrain.payments.receipts import percentile
-from tinybrain.payments.records import AnswerRecord, Charge
+from tinybrain.payments.records import (
+    AnswerRecord,
+    Charge,
+    Collected,
+    NewTab,
+    Purpose,
+    TabCharge,
+)
+
+COMPLETED = AnswerRecord(outcome="completed", answered_by="tinychat", reason="none")
+FAILED = AnswerRecord(outcome="failed", error="it broke")
+
+
+async def served(ledger, answer, payment):
+    await ledger.begin(answer, payment)
+    await ledger.finish(answer.id, COMPLETED, charge=Charge.YES)
+    return (await ledger.payment_of(answer.id)).id
+
+
+async def refunded(ledger, answer, payment):
+    """A payment made upfront for an answer that failed, given back."""
+    await ledger.begin(answer, payment)
+    payment_id = (await ledger.payment_of(answer.id)).id
+    await ledger.take([payment_id])
+    await ledger.settled([Collected(payment_id, "0x1", 1)])
+    await ledger.finish(answer.id, FAILED, charge=Charge.NO)
+    (refund,) = await ledger.due_payments()
+    await ledger.take([refund.id])
+    await ledger.settled([Collected(refund.id, "0x2", 2)])
 
 
 async def test_a_receipt_tells_who_paid_and_what_it_cost(ledger, receipts, new_answer, new_payment):
@@ -14,7 +42,84 @@ async def test_a_receipt_tells_who_paid_and_what_it_cost(ledger, receipts, new_a
     receipt = await receipts.receipt(new_answer(1).id)
     assert receipt["payment"]["state"] == "served"
     assert receipt["payment"]["amount"] == 10_000
-    assert "payload" not in receipt["payment"]
+    assert receipt["payment"]["flow"] == "authorization"
+    assert receipt["payment"]["refund"] is None
+    assert not {"payload", "nonce"} & receipt["payment"].keys()
+    assert (receipt["charged"], receipt["cost"], receipt["profit"]) == (10_000, 0, 10_000)
+    assert receipt["tab"] is None
+
+
+async def test_profit_is_what_was_charged_without_what_was_spent(
+    ledger, receipts, new_answer, new_payment, new_purchase
+):
+    answer = new_answer(1)
+    await ledger.begin(answer, new_payment())
+    bought = await ledger.reserve(new_purchase(1_000, answer.id))
+    await ledger.paid(bought, transaction="0x1")
+    refused = await ledger.reserve(new_purchase(900, answer.id))
+    await ledger.release_purchase(refused, note="refused")
+    assert (await receipts.receipt(answer.id))["profit"] == -1_000
+    await ledger.finish(answer.id, COMPLETED, charge=Charge.YES)
+    receipt = await receipts.receipt(answer.id)
+    assert (receipt["charged"], receipt["cost"], receipt["profit"]) == (10_000, 1_000, 9_000)
+    assert [purchase["state"] for purchase in receipt["purchases"]] == ["paid", "released"]
+
+
+async def test_an_answer_whose_debt_was_withdrawn_was_charged_nothing(
+    ledger, receipts, new_answer, new_payment
+):
+    payment_id = await served(ledger, new_answer(1), new_payment())
+    await ledger.take([payment_id])
+    await ledger.uncollectable(payment_id, "cancelled")
+    assert (await receipts.receipt(new_answer(1).id))["charged"] == 10_000
+    await ledger.withheld(payment_id)
+    assert (await receipts.receipt(new_answer(1).id))["charged"] == 0
+    assert (await receipts.statistics(since_ms=0))["revenue"] == 0
+
+
+async def test_the_receipt_of_a_failed_upfront_answer_tells_its_refund(
+    ledger, receipts, new_answer, new_payment
+):
+    answer = new_answer(1)
+    await refunded(ledger, answer, new_payment(flow="upfront"))
+    receipt = await receipts.receipt(answer.id)
+    assert receipt["payment"]["state"] == "refunded"
+    assert receipt["payment"]["refund"] == {
+        "state": "settled",
+        "amount": 10_000,
+        "transaction": "0x2",
+    }
+    assert (receipt["charged"], receipt["profit"]) == (0, 0)
+
+
+async def test_the_receipt_of_an_answer_on_a_tab_names_the_tab(
+    ledger, receipts, new_answer, new_payment
+):
+    await ledger.open_tab(NewTab("tab_1", "f" * 64, "bar"), new_payment(purpose=Purpose.TAB))
+    await ledger.begin(new_answer(1, credential="tab"), tab=TabCharge("f" * 64, "0" * 64))
+    await ledger.finish(new_answer(1).id, COMPLETED, charge=Charge.YES)
+    receipt = await receipts.receipt(new_answer(1).id)
+    assert (receipt["tab"], receipt["payment"], receipt["charged"]) == ("tab_1", None, 10_000)
+    assert "f" * 64 not in str(receipt)
+
+
+async def test_statistics_tell_what_was_earned_spent_given_back_and_is_owed(
+    ledger, receipts, new_answer, new_payment, new_purchase
+):
+    await refunded(ledger, new_answer(1), new_payment(1, flow="upfront"))
+    debt = await served(ledger, new_answer(2), new_payment(2))
+    bought = await ledger.reserve(new_purchase(1_000, new_answer(2).id))
+    await ledger.paid(bought, transaction="0x3")
+    await ledger.take([debt])
+    await ledger.uncollectable(debt, "cancelled")
+    told = await receipts.statistics(since_ms=0)
+    assert (told["revenue"], told["cost"], told["profit"]) == (10_000, 1_000, 9_000)
+    assert told["refunds"] == {"settled": {"count": 1, "amount": 10_000}}
+    assert told["payments"] == {
+        "refunded": {"count": 1, "amount": 10_000},
+        "debt": {"count": 1, "amount": 10_000},
+    }
+    assert told["debts"] == {"count": 1, "amount": 10_000}
 
 
 async def test_there_is_no_receipt_for_an_unknown_answer(receipts):

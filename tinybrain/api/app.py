@@ -14,9 +14,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinybrain.api.chat_routes import chat_completions, native_completions
+from tinybrain.api.debt_routes import pay_debts, show_debts
 from tinybrain.api.discovery import discovery
 from tinybrain.api.gateway import Gateway
 from tinybrain.api.info_routes import Scrape, health, index, metrics, model, models, receipt, stats
+from tinybrain.api.original_chat import original_chat
+from tinybrain.api.session_routes import close_session, open_session
+from tinybrain.api.tab_routes import close_tab, open_tab, show_tab
 from tinybrain.errors import NotFound, PaymentRequired, TinyBrainError
 from tinybrain.payments.wire import challenge_body, challenge_header
 
@@ -53,12 +57,20 @@ def build_app(open_gateway: OpenGateway, scrape: Scrape) -> Starlette:
             Route("/v1/receipts/{answer_id}", receipt),
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
             Route("/chat/completions", native_completions, methods=["POST"]),
+            Route("/api/chat", original_chat, methods=["POST"]),
+            Route("/api/session/open", open_session, methods=["POST"]),
+            Route("/api/session/close", close_session, methods=["POST"]),
+            Route("/v1/tabs", open_tab, methods=["POST"]),
+            Route("/v1/tabs/{tab_id}", show_tab),
+            Route("/v1/tabs/{tab_id}", close_tab, methods=["DELETE"]),
+            Route("/v1/debts/{address}", show_debts),
+            Route("/v1/debts/{address}", pay_debts, methods=["POST"]),
         ],
         middleware=[
             Middleware(
                 CORSMiddleware,
                 allow_origins=["*"],
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
                 expose_headers=[
                     "PAYMENT-REQUIRED", "PAYMENT-RESPONSE", "X-PAYMENT-RESPONSE", "X-Request-Id",

@@ -12,12 +12,14 @@ from contextlib import aclosing
 from typing import Any
 
 from tinybrain.api.admission import Admission, Admissions, Credentials, Repeated
+from tinybrain.api.bar_tabs import BarTabs
 from tinybrain.api.openai import model_modes
 from tinybrain.api.progress import Progress
 from tinybrain.api.rate_limit import Refusals
 from tinybrain.api.replies import events_of, reply_of
 from tinybrain.api.requests import ChatRequest
 from tinybrain.api.running import Events, Receipt, RunningAnswer
+from tinybrain.api.tab_office import TabOffice
 from tinybrain.chat import LocalModel, Upstream
 from tinybrain.config import SETTLE_MARGIN_S, Settings
 from tinybrain.errors import (
@@ -27,6 +29,7 @@ from tinybrain.errors import (
     PaymentRequired,
     TinyBrainError,
 )
+from tinybrain.payments.collecting import SettlePayment
 from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import Facilitator
 from tinybrain.payments.ledger import Ledger
@@ -42,6 +45,7 @@ from tinybrain.payments.records import (
     Recorded,
 )
 from tinybrain.payments.settlement import Outcome
+from tinybrain.payments.tab_accounts import TabAccounts
 from tinybrain.routing.cascade import Cascade
 from tinybrain.routing.events import AnswerEvent
 from tinybrain.routing.gate import Gate
@@ -69,7 +73,10 @@ class Gateway:
         merchant: Merchant,
         prices: PriceList,
         cascade: Cascade,
+        tabs: TabOffice,
+        bar_tabs: BarTabs,
         settle: Settle,
+        settle_payment: SettlePayment,
         metrics: Metrics,
     ) -> None:
         self.settings = settings
@@ -77,7 +84,10 @@ class Gateway:
         self.receipts = receipts
         self.merchant = merchant
         self.prices = prices
+        self.tabs = tabs
+        self.bar_tabs = bar_tabs
         self.settle = settle
+        self.settle_payment = settle_payment
         self.metrics = metrics
         self.refusals = Refusals(settings.max_refusals)
         self._admissions = Admissions(
@@ -377,6 +387,7 @@ def build_gateway(
     local: LocalModel,
     upstream: Upstream,
     settle: Settle,
+    settle_payment: SettlePayment,
     metrics: Metrics,
 ) -> Gateway:
     """Join the parts as the settings say."""
@@ -386,13 +397,25 @@ def build_gateway(
         self_referential=settings.self_referential_rule,
     )
     gate = Gate(settings.min_confidence, settings.hold_back_tokens)
+    ledger = Ledger(database, limits=Limits.of(settings))
+    merchant = Merchant(settings, verifier)
+    tabs = TabOffice(
+        settings,
+        ledger=ledger,
+        accounts=TabAccounts(database),
+        merchant=merchant,
+        settle=settle_payment,
+    )
     return Gateway(
         settings,
-        ledger=Ledger(database, limits=Limits.of(settings)),
+        ledger=ledger,
         receipts=Receipts(database),
-        merchant=Merchant(settings, verifier),
+        merchant=merchant,
         prices=PriceList(settings, models=model_modes(settings), routes=CHAT_ROUTES),
         cascade=Cascade(local, upstream, rules=rules, gate=gate),
+        tabs=tabs,
+        bar_tabs=BarTabs(settings, verifier, ledger=ledger, office=tabs),
         settle=settle,
+        settle_payment=settle_payment,
         metrics=metrics,
     )

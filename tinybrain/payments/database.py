@@ -59,12 +59,12 @@ class Database:
             LedgerUnavailable: It cannot be read, or not in time.
         """
         with _translated("read"):
-            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._engine.connect() as plain:
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._engine.connect() as connection:
                 if self._engine.dialect.name == "postgresql":
-                    await plain.execution_options(
+                    await connection.execution_options(
                         isolation_level="REPEATABLE READ", postgresql_readonly=True
                     )
-                yield plain
+                yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -132,8 +132,8 @@ def _cause(error: SQLAlchemyError | OSError) -> str:
     # The driver's own words: SQLAlchemy's carry the statement with its parameters.
     cause: Any = getattr(error, "orig", None) or error
     driver_error = cause.__cause__ or cause
-    sqlstate = getattr(driver_error, "sqlstate", None) or ""
-    if sqlstate[:2] in {"22", "23"} or isinstance(driver_error, ValueError):
+    wrong_value = (getattr(driver_error, "sqlstate", None) or "").startswith("22")
+    if wrong_value or isinstance(driver_error, ValueError):
         return type(driver_error).__name__  # PostgreSQL's words about wrong values quote them
     return str(cause) or type(cause).__name__
 

@@ -3,6 +3,8 @@
 Knows PostgreSQL and asyncpg; knows nothing of the ledger's tables.
 """
 
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import URL, Connection, event
@@ -20,28 +22,35 @@ WRITE_LOCK = 0x7469_6E79_6272_6169
 
 
 def create_postgresql_engine(url: URL) -> AsyncEngine:
-    """Connections to the server that `url` names; none is opened yet.
+    """Connections to the server that `url` names, in libpq's form; none is opened yet.
 
     Raises:
         ConfigError: asyncpg is not installed.
     """
     try:
-        engine = create_async_engine(
-            url.set(drivername="postgresql+asyncpg"),
-            # Enough for writes too: under the write lock, each statement sees all that was
-            # committed before. A snapshot for the whole transaction would be older than the lock.
-            isolation_level="READ COMMITTED",
-            connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": _server_settings()},
-            hide_parameters=True,
-            pool_size=CONNECTIONS,
-            max_overflow=0,
-            pool_timeout=WAIT_S,
-        )
-    except ModuleNotFoundError as error:
+        asyncpg = import_module("asyncpg")
+    except ModuleNotFoundError:
         raise ConfigError(
             "TINYBRAIN_LEDGER_URL names PostgreSQL, and its driver is not installed. Install it "
             "with: pip install tinybrain[postgres]"
-        ) from error
+        ) from None
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        # asyncpg reads the URL itself, because it knows libpq's options (sslmode and others).
+        async_creator=partial(
+            asyncpg.connect,
+            url.set(drivername="postgresql").render_as_string(hide_password=False),
+            timeout=CONNECT_TIMEOUT_S,
+            server_settings=_server_settings(),
+        ),
+        # Enough for writes too: under the write lock, each statement sees all that was committed
+        # before. A snapshot for the whole transaction would be older than the lock.
+        isolation_level="READ COMMITTED",
+        hide_parameters=True,
+        pool_size=CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=WAIT_S,
+    )
     event.listen(engine.sync_engine, "begin", _begin)
     event.listen(engine.sync_engine, "checkout", _replace_closed)
     return engine
@@ -62,8 +71,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _begin(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if options.get("write", False):
+    if connection.get_execution_options().get("write", False):
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
 
 

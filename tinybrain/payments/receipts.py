@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
-from sqlalchemy import Row, RowMapping, Select, case, func, select
+from sqlalchemy import RowMapping, Select, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.payments.database import Database
@@ -35,19 +35,16 @@ class Receipts:
             answer = await _first(connection, select(answers).where(answers.c.id == answer_id))
             if answer is None:
                 return None
-            bought = (
-                await connection.execute(
-                    select(purchases).where(purchases.c.answer_id == answer_id)
-                )
-            ).all()
+            made = select(purchases).where(purchases.c.answer_id == answer_id)
+            bought = (await connection.execute(made)).mappings().all()
             charged = await _sum(connection, _sales().where(entries.c.answer_id == answer_id))
             payment = await _payment(connection, answer_id)
             tab = await connection.scalar(
                 select(charges.c.tab_id).where(charges.c.answer_id == answer_id)
             )
-        cost = sum(row.amount for row in bought if row.state != PurchaseState.RELEASED)
+        cost = sum(row["amount"] for row in bought if row["state"] != PurchaseState.RELEASED)
         return {
-            **answer._mapping,
+            **answer,
             "charged": charged,
             "cost": cost,
             "profit": charged - cost,
@@ -61,32 +58,15 @@ class Receipts:
 
         Money is of the time since; debts are all that are owed, however old.
         """
-        newest = select(answers).where(answers.c.created_ms >= since_ms)
-        recent = payments.c.claimed_ms >= since_ms
+        newest = (
+            select(answers)
+            .where(answers.c.created_ms >= since_ms)
+            .order_by(answers.c.created_ms.desc())
+            .limit(limit)
+        )
         async with self._database.read() as connection:
-            result = await connection.execute(
-                newest.order_by(answers.c.created_ms.desc()).limit(limit)
-            )
-            rows = result.mappings().all()
-            revenue = await _sum(connection, _sales().where(entries.c.at_ms >= since_ms))
-            cost = await _sum(
-                connection,
-                select(func.sum(purchases.c.amount)).where(
-                    purchases.c.created_ms >= since_ms,
-                    purchases.c.state != PurchaseState.RELEASED,
-                ),
-            )
-            taken = await _by_state(
-                connection, _counted().where(recent, payments.c.purpose != Purpose.REFUND)
-            )
-            refunds = await _by_state(
-                connection, _counted().where(recent, payments.c.purpose == Purpose.REFUND)
-            )
-            debts = await connection.execute(
-                select(func.count(), func.sum(payments.c.owed)).where(
-                    payments.c.state == PaymentState.DEBT
-                )
-            )
+            rows = (await connection.execute(newest)).mappings().all()
+            money = await _money(connection, since_ms)
         completed = [row for row in rows if row["outcome"] == "completed"]
         return {
             "answers": _count(rows, "outcome"),
@@ -94,21 +74,41 @@ class Receipts:
             "escalations": _count(
                 (row for row in completed if row["reason"] not in (None, "none")), "reason"
             ),
-            "revenue": revenue,
-            "cost": cost,
-            "profit": revenue - cost,
-            "payments": taken,
-            "refunds": refunds,
-            "debts": _total(*debts.one()),
+            **money,
             "latency_ms": _latencies(completed),
         }
+
+
+async def _money(connection: AsyncConnection, since_ms: int) -> dict[str, Any]:
+    revenue = await _sum(connection, _sales().where(entries.c.at_ms >= since_ms))
+    spent = select(func.sum(purchases.c.amount)).where(
+        purchases.c.created_ms >= since_ms, purchases.c.state != PurchaseState.RELEASED
+    )
+    cost = await _sum(connection, spent)
+    by_state = (
+        select(payments.c.state, func.count(), func.sum(payments.c.amount))
+        .where(payments.c.claimed_ms >= since_ms)
+        .group_by(payments.c.state)
+    )
+    is_refund = payments.c.purpose == Purpose.REFUND
+    debts = select(func.count(), func.sum(payments.c.owed)).where(
+        payments.c.state == PaymentState.DEBT
+    )
+    return {
+        "revenue": revenue,
+        "cost": cost,
+        "profit": revenue - cost,
+        "payments": await _totals(connection, by_state.where(~is_refund)),
+        "refunds": await _totals(connection, by_state.where(is_refund)),
+        "debts": _total(*(await connection.execute(debts)).one()),
+    }
 
 
 async def _payment(connection: AsyncConnection, answer_id: str) -> dict[str, Any] | None:
     row = await _first(connection, select(payments).where(payments.c.answer_id == answer_id))
     if row is None:
         return None
-    refund = await _first(connection, select(payments).where(payments.c.refund_of == row.id))
+    refund = await _first(connection, select(payments).where(payments.c.refund_of == row["id"]))
     return _pick(row, PAYMENT) | {"refund": _pick(refund, REFUND) if refund else None}
 
 
@@ -118,13 +118,7 @@ def _sales() -> Select[Any]:
     return select(func.sum(sign * entries.c.amount)).where(entries.c.kind.in_(["sale", "reversal"]))
 
 
-def _counted() -> Select[Any]:
-    return select(payments.c.state, func.count(), func.sum(payments.c.amount)).group_by(
-        payments.c.state
-    )
-
-
-async def _by_state(connection: AsyncConnection, query: Select[Any]) -> dict[str, dict[str, int]]:
+async def _totals(connection: AsyncConnection, query: Select[Any]) -> dict[str, dict[str, int]]:
     rows = (await connection.execute(query)).all()
     return {state: _total(count, amount) for state, count, amount in rows}
 
@@ -137,12 +131,13 @@ async def _sum(connection: AsyncConnection, query: Select[Any]) -> int:
     return int(await connection.scalar(query) or 0)
 
 
-async def _first(connection: AsyncConnection, query: Select[Any]) -> Row[Any] | None:
-    return (await connection.execute(query)).first()
+async def _first(connection: AsyncConnection, query: Select[Any]) -> RowMapping | None:
+    row: RowMapping | None = (await connection.execute(query)).mappings().first()
+    return row
 
 
-def _pick(row: Row[Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: row._mapping[name] for name in names}
+def _pick(row: RowMapping, names: Iterable[str]) -> dict[str, Any]:
+    return {name: row[name] for name in names}
 
 
 def _count(rows: Iterable[RowMapping], column: str) -> dict[str, int]:

@@ -1,34 +1,35 @@
-"""Collects the money for served answers: drains the ledger's outbox through a facilitator.
+"""Settles what the ledger's outbox names: callers' payments to us, our refunds to them.
 
-One Settler runs at a time. It never decides from an error message whether money moved: whenever
-a settlement does not plainly succeed, the chain is asked.
+Knows what is due and who waits for it; what an attempt is, `attempts.py` knows. Two settlers on
+one ledger disturb each other's timing, never the outcome: the ledger gives each payment to one,
+and the token moves each authorization's money once.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row
 
-from tinybrain.config import SETTLE_MARGIN_S
-from tinybrain.errors import PaymentServiceError
-from tinybrain.payments.chain import AuthorizationUse, Chain, Use
-from tinybrain.payments.facilitators import Facilitator
+from tinybrain.errors import NotFound
+from tinybrain.payments.attempts import Attempts
+from tinybrain.payments.chain import Chain
+from tinybrain.payments.facilitators.base import Facilitator
 from tinybrain.payments.ledger import Ledger
-from tinybrain.payments.merchant import payload_of, requirements_of
 from tinybrain.payments.records import PaymentState
+from tinybrain.payments.refunding import RefundSigner
+from tinybrain.payments.wallet import HotWallet
 from tinybrain.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY_S = 1.0
-LONGEST_RETRY_S = 60.0
-CONCURRENCY = 32  # each waits for a receipt, about one block
-CLOCK_MARGIN_S = 60  # the chain's clock may lag ours: until then it may still be mined
-LOOK_BACK_S = 600
+GATHER_S = 0.005  # how long the first of several waits for the others
+BATCHES = 16  # under way at once; each waits for a receipt, about one block
+DUE_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Outcome:
 
 
 class Settler:
-    """Settles payments one by one; safe to call for the same payment from several tasks."""
+    """Settles payments; safe to call for the same payment from any number of tasks."""
 
     def __init__(
         self,
@@ -50,132 +51,125 @@ class Settler:
         facilitator: Facilitator,
         chain: Chain,
         metrics: Metrics,
+        refunds: RefundSigner,
         *,
-        answer_timeout_s: float,
+        wallet: HotWallet | None = None,
+        batch_size: int = 50,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
-        self._facilitator = facilitator
-        self._chain = chain
-        self._metrics = metrics
-        self._abandoned_after_s = answer_timeout_s + SETTLE_MARGIN_S
-        self._clock = clock
-        self._slots = asyncio.Semaphore(CONCURRENCY)
-        self._under_way: dict[int, asyncio.Task[None]] = {}
+        self._attempts = Attempts(ledger, facilitator, chain, metrics, refunds, clock=clock)
+        self._wallet = wallet
+        self._batch_size = batch_size
+        self._under_way: dict[int, asyncio.Future[None]] = {}
+        self._asking = 0
+        self._gathered: list[Row[Any]] = []
+        self._gathering = asyncio.Lock()
+        self._batches = asyncio.Semaphore(BATCHES)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def recover(self) -> None:
         """Once at start: take up what an earlier process left in the middle."""
+        if self._wallet is not None:
+            await self._wallet.resume()
         await self._ledger.reopen_settling()
 
-    async def drain(self) -> int:
-        """Work on every payment that is due; returns how many were looked at."""
-        rows = await self._ledger.due_payments()
-        results = await asyncio.gather(*map(self._work, rows), return_exceptions=True)
-        for row, result in zip(rows, results, strict=True):
-            if isinstance(result, BaseException):
-                # Its text could carry the stored payload, and with it a signature.
-                log.error("payment %s could not be worked on: %s", row.id, type(result).__name__)
-        return len(rows)
+    async def start(self) -> list[asyncio.Future[None]]:
+        """Begin work on every payment that is due; each future is done when its work has ended."""
+        rows = await self._ledger.due_payments(limit=DUE_AT_ONCE)
+        return [self._work_on(row) for row in rows]
 
-    async def tidy(self) -> None:
-        """End what dead processes left behind, and find out what became of lost purchases."""
-        await self._ledger.release_abandoned(older_than_s=self._abandoned_after_s)
-        await self._ledger.release_unsigned_purchases(older_than_s=self._abandoned_after_s)
-        for row in await self._ledger.unresolved_purchases(expired_for_s=CLOCK_MARGIN_S):
-            try:
-                await self._resolve(row)
-            except PaymentServiceError as error:
-                log.warning("purchase %s stays unresolved: %s", row.id, error.message)
+    async def drain(self) -> int:
+        """Work on every payment that is due, to the end; returns how many those were."""
+        works = await self.start()
+        if works:
+            await asyncio.wait(works)
+        return len(works)
 
     async def settle_answer(self, answer_id: str) -> Outcome | None:
         """Settle the payment of one answer now; None if nothing was paid for it."""
-        row = await self._ledger.payment_of(answer_id)
+        with self._asks():
+            row = await self._ledger.payment_of(answer_id)
+        return None if row is None else await self._settle_now(row)
+
+    async def settle_payment(self, payment_id: int) -> Outcome:
+        """Settle one payment now.
+
+        Raises:
+            NotFound: There is none.
+        """
+        with self._asks():
+            row = await self._ledger.payment(payment_id)
         if row is None:
-            return None
-        if row.state in (PaymentState.SERVED, PaymentState.SETTLING):
-            await self._work(row)
-            row = await self._ledger.payment_of(answer_id) or row
+            raise NotFound(f"There is no payment {payment_id}.")
+        return await self._settle_now(row)
+
+    @contextmanager
+    def _asks(self) -> Iterator[None]:
+        """Lets the one who gathers a batch know that somebody is about to join."""
+        self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
+
+    async def _settle_now(self, row: Row[Any]) -> Outcome:
+        if _is_open(row):
+            await asyncio.wait([self._work_on(row)])
+            row = await self._ledger.payment(row.id) or row
         return Outcome(row.id, PaymentState(row.state), row.transaction, row.note)
 
-    async def _work(self, row: Row[Any]) -> None:
-        """Work on a payment, or wait for who does; the work goes on if the waiting is cancelled."""
-        task = self._under_way.get(row.id)
-        if task is None:
-            task = asyncio.create_task(self._work_alone(row))
-            self._under_way[row.id] = task
-            task.add_done_callback(lambda _: self._under_way.pop(row.id, None))
-        await asyncio.shield(task)
+    # --- who works on what: every payment under way has one future, whoever waits for it
 
-    async def _work_alone(self, row: Row[Any]) -> None:
-        async with self._slots:
+    def _work_on(self, row: Row[Any]) -> asyncio.Future[None]:
+        work = self._under_way.get(row.id)
+        if work is None:
+            work = self._under_way[row.id] = asyncio.get_running_loop().create_future()
             if row.state == PaymentState.SETTLING:
-                await self._look_up(row)
-            elif await self._ledger.take(row.id):
-                await self._settle(row)
+                self._spawn(self._attempts.look_up(row.id), [row])
+            else:
+                self._gathered.append(row)
+                self._spawn(self._gather(), [])
+        return work
 
-    async def _settle(self, row: Row[Any]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], rows: list[Row[Any]]) -> None:
+        """Work in a task that no caller's cancellation reaches; at its end `rows` are done with."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            ids = [row.id for row in rows]
+            if not task.cancelled() and (error := task.exception()):
+                # Its text could carry the stored payload, and with it a signature.
+                log.error("work on payments %s failed: %s", ids, type(error).__name__)
+            for payment_id in ids:
+                self._under_way.pop(payment_id).set_result(None)
+
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
+
+    async def _gather(self) -> None:
+        """Make batches of what is gathered; while all are under way, more of it comes together."""
+        async with self._gathering:
+            if self._asking or len(self._under_way) > len(self._gathered):
+                await asyncio.sleep(GATHER_S)
+            while self._gathered:
+                await self._batches.acquire()
+                batch = self._gathered[: self._batch_size]
+                del self._gathered[: self._batch_size]
+                self._spawn(self._settle(batch), batch)
+
+    async def _settle(self, rows: list[Row[Any]]) -> None:
         try:
-            result = await self._facilitator.settle(
-                payload_of(row.payload), requirements_of(row.requirements)
-            )
-        except PaymentServiceError as error:
-            await self._look_up(row, failure=error.message)
-            return
-        if result.success and result.transaction:
-            await self._settled(row, result.transaction)
-        elif result.error_reason == "settlement_pending":
-            await self._ledger.look_again(
-                row.id, after_s=FIRST_RETRY_S, transaction=result.transaction
-            )
-        else:
-            await self._look_up(row, failure=result.error_reason or "refused")
+            unclear = await self._attempts.send(rows)
+        finally:
+            self._batches.release()
+        for row, failure in unclear:
+            rows.remove(row)  # it is not done with yet
+            self._spawn(self._attempts.look_up(row.id, failure), [row])
 
-    async def _look_up(self, row: Row[Any], failure: str = "interrupted") -> None:
-        try:
-            use = await self._use_of(row, row.claimed_ms)
-        except PaymentServiceError as error:
-            await self._retry(row, error.message)
-            return
-        if use.use is Use.TRANSFERRED and use.transaction:
-            await self._settled(row, use.transaction)
-        elif use.use is Use.CANCELLED:
-            await self._owed(
-                row, "the payer cancelled the authorization or spent its nonce elsewhere"
-            )
-        elif row.valid_before + CLOCK_MARGIN_S <= self._clock():
-            await self._owed(row, f"the authorization expired unsettled: {failure}")
-        else:
-            await self._retry(row, failure)
 
-    async def _use_of(self, row: Row[Any], since_ms: int) -> AuthorizationUse:
-        return await self._chain.authorization_use(
-            row.payer,
-            row.nonce,
-            pay_to=row.pay_to,
-            amount=row.amount,
-            since=since_ms // 1000 - LOOK_BACK_S,
-            until=row.valid_before,
-        )
-
-    async def _settled(self, row: Row[Any], transaction: str) -> None:
-        await self._ledger.settled(row.id, transaction)
-        self._metrics.settlement("settled")
-        self._metrics.revenue(row.amount)
-
-    async def _owed(self, row: Row[Any], note: str) -> None:
-        await self._ledger.owed(row.id, note)
-        self._metrics.settlement("debt")
-        log.warning("payment %s is a debt: %s", row.id, note)
-
-    async def _retry(self, row: Row[Any], note: str) -> None:
-        after = min(FIRST_RETRY_S * 2 ** min(row.attempts, 10), LONGEST_RETRY_S)
-        await self._ledger.try_again(row.id, after_s=after, note=note)
-        self._metrics.settlement("retry")
-
-    async def _resolve(self, row: Row[Any]) -> None:
-        use = await self._use_of(row, row.created_ms)
-        if use.use is Use.TRANSFERRED:
-            await self._ledger.paid(row.id, transaction=use.transaction)
-            self._metrics.spend(row.amount, row.provider)
-        else:
-            await self._ledger.release_purchase(row.id, note="expired unused")
+def _is_open(row: Row[Any]) -> bool:
+    if row.state == PaymentState.CLAIMED:
+        return bool(row.flow == "upfront")
+    return row.state in (PaymentState.SERVED, PaymentState.SETTLING)

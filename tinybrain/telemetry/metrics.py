@@ -13,6 +13,8 @@ LATENCY_BUCKETS_S = [
 ]  # fmt: skip
 """At most a factor of 1.5 apart, so P50 and P95 mean something between 10 ms and 60 s."""
 
+BATCH_BUCKETS = [1, 2, 5, 10, 20, 50, 100, 200]
+
 
 class Counter(Protocol):
     """A number that only rises."""
@@ -26,6 +28,21 @@ class Histogram(Protocol):
 
     def observe(self, value: float, tags: Mapping[str, str]) -> None:
         """Add one observation."""
+
+
+class Gauge(Protocol):
+    """A number as it is now."""
+
+    def set(self, value: float, tags: Mapping[str, str]) -> None:
+        """Replace the value."""
+
+
+class GaugeFactory(Protocol):
+    """Makes gauges of one metrics library."""
+
+    def gauge(self, name: str, description: str, labels: Sequence[str]) -> Gauge:
+        """Make a gauge."""
+        ...
 
 
 class MeterFactory(Protocol):
@@ -67,7 +84,22 @@ class Metrics:
         )
         self._claims = meters.counter("tinybrain_claims", "Payments presented", ["outcome"])
         self._settlements = meters.counter(
-            "tinybrain_settlements", "Attempts to collect a payment", ["outcome"]
+            "tinybrain_settlements", "Attempts to settle a payment or refund", ["outcome"]
+        )
+        self._batches = meters.histogram(
+            "tinybrain_settlement_batch_size", "Payments settled together", [], BATCH_BUCKETS
+        )
+        self._settled_after = meters.histogram(
+            "tinybrain_settlement_seconds",
+            "From when a payment could be settled until it was",
+            [],
+            LATENCY_BUCKETS_S,
+        )
+        self._debts = meters.counter(
+            "tinybrain_debts_usdc_atomic", "Atomic USDC of payments that became debts", []
+        )
+        self._refunds = meters.counter(
+            "tinybrain_refunds_usdc_atomic", "Atomic USDC given back to callers", []
         )
         self._revenue = meters.counter(
             "tinybrain_revenue_usdc_atomic", "Atomic USDC collected from callers", []
@@ -99,8 +131,24 @@ class Metrics:
         self._claims.inc(1, {"outcome": outcome})
 
     def settlement(self, outcome: str) -> None:
-        """One attempt to collect a payment ended: settled, retry or debt."""
+        """An attempt ended: settled, pending, retry, debt, released; or a transfer was undone."""
         self._settlements.inc(1, {"outcome": outcome})
+
+    def batch(self, size: int) -> None:
+        """So many payments go to the facilitator together."""
+        self._batches.observe(size, {})
+
+    def settled_after(self, seconds: float) -> None:
+        """A payment was settled so long after it could be."""
+        self._settled_after.observe(seconds, {})
+
+    def debt(self, amount: int) -> None:
+        """What was delivered cannot be collected."""
+        self._debts.inc(amount, {})
+
+    def refund(self, amount: int) -> None:
+        """Money went back to a caller."""
+        self._refunds.inc(amount, {})
 
     def revenue(self, amount: int) -> None:
         """Money of a caller arrived."""
@@ -109,3 +157,25 @@ class Metrics:
     def spend(self, amount: int, provider: str) -> None:
         """Money went to an upstream."""
         self._spend.inc(amount, {"provider": provider})
+
+
+class Levels:
+    """What is measured as it is now, by the one process that settles."""
+
+    def __init__(self, gauges: GaugeFactory) -> None:
+        self._gas = gauges.gauge(
+            "tinybrain_gas_settlements_left", "Single settlements that the gas wallet can pay", []
+        )
+        self._oldest = gauges.gauge(
+            "tinybrain_oldest_unsettled_seconds",
+            "Age of the oldest payment or refund that waits for its settlement; 0: none waits",
+            [],
+        )
+
+    def gas_left(self, settlements: int) -> None:
+        """The gas wallet pays for so many single settlements."""
+        self._gas.set(settlements, {})
+
+    def oldest_unsettled(self, seconds: float) -> None:
+        """The oldest payment that waits was claimed so long ago."""
+        self._oldest.set(seconds, {})

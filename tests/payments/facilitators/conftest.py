@@ -87,6 +87,7 @@ BROKEN = {
     "HTML": answering(200, f"<html>{CONFIDENTIAL}</html>".encode()),
     "half a JSON": answering(200, b'{"isValid": true, "success": tr'),
     "deep JSON": answering(200, b'{"isValid": true, "success": true, "extra":' + b"[" * 30_000),
+    "huge JSON": answering(200, VERDICT | {"pad": "x" * 70_000}),
     "a JSON list": answering(200, [VERDICT]),
     "another shape": answering(200, {"isValid": "yes", "success": 1, "transaction": HASH}),
     "bytes": answering(200, bytes(range(256))),
@@ -223,7 +224,7 @@ async def good_url(chain, store):
     config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110  # uvicorn offers nothing to wait for
         await asyncio.sleep(0.01)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True

@@ -8,12 +8,19 @@ must say the same; at the end everything is drained, and whoever is not even is 
 import asyncio
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from sqlalchemy import select
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import make_url, select
 
 from tinybrain.errors import DebtOwed, PaymentConflict, TooManyUnsettled
 from tinybrain.payments.database import Database
@@ -30,6 +37,7 @@ from tinybrain.payments.records import (
     TabCharge,
 )
 from tinybrain.payments.schema import charges, entries, payments, purchases, tabs
+from tinybrain.payments.sqlite import create_sqlite_engine
 
 OURS, UPSTREAM = "0x" + "c" * 40, "0x" + "d" * 40
 PAYERS = ["0x" + "1" * 40, "0x" + "2" * 40]
@@ -53,12 +61,14 @@ class Money(RuleBasedStateMachine):
     def __init__(self, template, folder):
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        self.read = {}  # tables as they are since the last change
         path = folder / "ledger.db"
         for old in folder.glob("ledger.db*"):
             old.unlink()
         shutil.copy(template, path)
         self.now = 1_800_000_000.0
-        self.database = self.run(Database.open(f"sqlite+aiosqlite:///{path}"))
+        engine = create_sqlite_engine(make_url(f"sqlite+aiosqlite:///{path}"))
+        self.database = Database(engine)  # the template is migrated
         self.ledger = Ledger(self.database, clock=lambda: self.now, limits=LIMITS)
         self.numbers = count(1)
         self.running = {}  # answer → the nonce or tab that pays for it, or None
@@ -70,15 +80,20 @@ class Money(RuleBasedStateMachine):
         self.bought = {}  # purchase → (answer, state, amount)
 
     def run(self, coroutine):
+        self.read.clear()
         return self.loop.run_until_complete(coroutine)
 
-    def rows(self, table, *where):
-        async def read():
-            async with self.database.read() as connection:
-                query = select(table).where(*where).order_by(*table.primary_key)
-                return (await connection.execute(query)).all()
+    def rows(self, table, **values):
+        """Those that have one of the values in each of the columns named."""
+        if table.name not in self.read:
+            self.read[table.name] = self.loop.run_until_complete(self.select(table))
+        wanted = {name: one if isinstance(one, set) else {one} for name, one in values.items()}
+        rows = self.read[table.name]
+        return [r for r in rows if all(getattr(r, name) in wanted[name] for name in wanted)]
 
-        return self.run(read())
+    async def select(self, table):
+        async with self.database.read() as connection:
+            return (await connection.execute(select(table).order_by(*table.primary_key))).all()
 
     def attempt(self, coroutine, *refusals):
         """Run; returns the expected refusal instead of raising it."""
@@ -89,6 +104,14 @@ class Money(RuleBasedStateMachine):
 
     def one(self, found, pick):
         return found[pick % len(found)] if found else None
+
+    def ready(self):
+        """What the ledger says is to be settled now."""
+        self.now += 60
+        return [row for row in self.run(self.ledger.due_payments()) if row.state != "settling"]
+
+    def arrived(self):
+        return self.rows(payments, state={"settled", "refunded"}, final=False)
 
     # --- callers
 
@@ -120,13 +143,10 @@ class Money(RuleBasedStateMachine):
         used = (row.nonce == payment.nonce and row.state != "released" for row in rows)
         return PaymentConflict if any(used) else None
 
-    @rule(payer=payers, pick=picks, upfront=st.booleans())
-    def ask_with_a_payment(self, payer, pick, upfront):
+    @rule(payer=payers, pick=picks, upfront=st.booleans(), served=st.booleans())
+    def ask_with_a_payment(self, payer, pick, upfront, served):
         payment = self.sign(payer, PRICE, pick)
-        payment = type(payment)(
-            **{name: getattr(payment, name) for name in payment.__dataclass_fields__}
-            | {"flow": "upfront" if upfront else "authorization"}
-        )
+        payment = replace(payment, flow="upfront" if upfront else "authorization")
         expected, answer = self.refusal(payment), f"ans_{next(self.numbers)}"
         result = self.attempt(
             self.ledger.begin(NewAnswer(answer, "x402", "auto", PRICE), payment),
@@ -138,16 +158,25 @@ class Money(RuleBasedStateMachine):
         else:
             assert result == payment.flow
             self.running[answer] = payment.nonce
+            if upfront:
+                self.settle(self.rows(payments, answer_id=answer)[0], "mined" if served else "open")
+            if served:
+                self.end(answer, Charge.YES)
 
-    @rule(pick=picks)
-    def ask_on_a_tab(self, pick):
-        able = self.rows(tabs, tabs.c.state == "open", tabs.c.balance >= PRICE)
-        if tab := self.one(able, pick):
-            answer = f"ans_{next(self.numbers)}"
-            new = NewAnswer(answer, "tab", "auto", PRICE)
-            self.run(self.ledger.begin(new, tab=TabCharge(tab.token_hash, "")))
-            self.running[answer] = tab.id
+    def able_tabs(self):
+        return [tab for tab in self.rows(tabs, state="open") if tab.balance >= PRICE]
 
+    @precondition(able_tabs)
+    @rule(pick=picks, served=st.booleans())
+    def ask_on_a_tab(self, pick, served):
+        tab, answer = self.one(self.able_tabs(), pick), f"ans_{next(self.numbers)}"
+        new = NewAnswer(answer, "tab", "auto", PRICE)
+        self.run(self.ledger.begin(new, tab=TabCharge(tab.token_hash, "")))
+        self.running[answer] = tab.id
+        if served:
+            self.end(answer, Charge.YES)
+
+    @precondition(lambda self: not self.running)
     @rule()
     def ask_with_a_key(self):
         answer = f"ans_{next(self.numbers)}"
@@ -158,8 +187,7 @@ class Money(RuleBasedStateMachine):
     def open_tab(self, payer, pick, kind, large):
         deposit = self.sign(payer, 3 * PRICE if large else PRICE, pick)
         expected, tab = self.refusal(deposit), f"tab_{next(self.numbers)}"
-        active = tabs.c.state.in_(["open", "closing"])
-        if kind == "bar" and self.rows(tabs, tabs.c.payer == payer, tabs.c.kind == "bar", active):
+        if kind == "bar" and self.rows(tabs, payer=payer, kind="bar", state={"open", "closing"}):
             expected = TooManyUnsettled
         result = self.attempt(
             self.ledger.open_tab(NewTab(tab, tab, kind), deposit),
@@ -169,104 +197,114 @@ class Money(RuleBasedStateMachine):
         )
         assert isinstance(result, expected or int)
 
+    @precondition(lambda self: self.rows(tabs, state={"opening", "open", "closing"}))
     @rule(pick=picks, signs=st.booleans())
     def close_tab(self, pick, signs):
-        if tab := self.one(self.rows(tabs, tabs.c.state != "closed"), pick):
-            settlement = self.sign(tab.payer, tab.spent, 0) if signs and tab.spent else None
-            result = self.attempt(self.ledger.close_tab(tab.id, settlement), PaymentConflict)
-            refused = tab.state == "opening" or (tab.state == "open" and tab.held > 0)
-            assert isinstance(result, PaymentConflict) == refused
+        tab = self.one(self.rows(tabs, state={"opening", "open", "closing"}), pick)
+        settlement = self.sign(tab.payer, tab.spent, 0) if signs and tab.spent else None
+        result = self.attempt(self.ledger.close_tab(tab.id, settlement), PaymentConflict)
+        refused = tab.state == "opening" or (tab.state == "open" and tab.held > 0)
+        assert isinstance(result, PaymentConflict) == refused
 
-    @rule(payer=payers, extra=st.sampled_from([-1, 0, 7]))
-    def repay(self, payer, extra):
+    @precondition(lambda self: self.rows(payments, state="debt"))
+    @rule(pick=picks, extra=st.sampled_from([-1, 0, 7]))
+    def repay(self, pick, extra):
+        payer = self.one(self.rows(payments, state="debt"), pick).payer
         owed = sum(row.owed for row in self.run(self.ledger.debts(payer)))
-        if owed:
-            payment = self.sign(payer, owed + extra, 0)
-            self.run(self.ledger.repay(payment, debtor=payer))
+        self.run(self.ledger.repay(self.sign(payer, owed + extra, 0), debtor=payer))
 
     # --- the work
 
+    @precondition(lambda self: self.running)
     @rule(pick=picks, charge=st.sampled_from(Charge))
     def finish(self, pick, charge):
-        answer = self.one(list(self.running), pick)
-        if answer is None:
-            return
+        self.end(self.one(list(self.running), pick), charge)
+
+    def end(self, answer, charge):
         bought = any(of == answer and state != "released" for of, state, _ in self.bought.values())
         charged = charge is Charge.YES or (charge is Charge.IF_BOUGHT and bought)
-        upfront = self.rows(payments, payments.c.answer_id == answer, payments.c.flow == "upfront")
-        blocked = charged and any(row.state != "settled" for row in upfront)
+        upfront = self.rows(payments, answer_id=answer, flow="upfront")
         result = self.attempt(
             self.ledger.finish(answer, ENDS[charge], charge=charge), IllegalTransition
         )
-        if blocked:
+        if charged and any(row.state != "settled" for row in upfront):
             assert isinstance(result, IllegalTransition)
             return
         assert result is charged
-        self.end(answer, charged=charged)
-
-    def end(self, answer, *, charged):
         source = self.running.pop(answer)
         if charged and source is not None:
-            tab = self.rows(tabs, tabs.c.id == source)
+            tab = self.rows(tabs, id=source)
             payer = tab[0].payer if tab else self.signed[source][0]
             self.delivered[answer] = (payer, PRICE, source)
 
+    @precondition(lambda self: len(self.running) > 1)
     @rule()
     def a_process_dies(self):
         self.now += 1_000
         assert self.run(self.ledger.release_abandoned(older_than_s=500)) == len(self.running)
-        for answer in list(self.running):
-            self.end(answer, charged=False)
+        self.running.clear()
 
+    @precondition(lambda self: self.running)
     @rule(pick=picks, signs=st.booleans())
     def reserve(self, pick, signs):
-        if answer := self.one(list(self.running), pick):
-            new = NewPurchase(answer, "upstream.example", NETWORK, ASSET, OURS, UPSTREAM, 1_000)
-            number = self.run(self.ledger.reserve(new))
-            self.bought[number] = (answer, "reserved", 1_000)
-            if signs:
-                self.run(self.ledger.signed(number, nonce=f"0xF{number}", valid_before=1))
+        answer = self.one(list(self.running), pick)
+        new = NewPurchase(answer, "upstream.example", NETWORK, ASSET, OURS, UPSTREAM, 1_000)
+        number = self.run(self.ledger.reserve(new))
+        self.bought[number] = (answer, "reserved", 1_000)
+        if signs:
+            self.run(self.ledger.signed(number, nonce=f"0xF{number}", valid_before=1))
 
+    def reserved(self):
+        return [number for number, what in self.bought.items() if what[1] == "reserved"]
+
+    @precondition(reserved)
     @rule(pick=picks, paid=st.booleans())
     def resolve_purchase(self, pick, paid):
-        reserved = [number for number, what in self.bought.items() if what[1] == "reserved"]
-        if number := self.one(reserved, pick):
-            if paid:
-                self.run(self.ledger.paid(number, transaction="0xe"))
-            else:
-                self.run(self.ledger.release_purchase(number, note="refused"))
-            answer, _, amount = self.bought[number]
-            self.bought[number] = (answer, "paid" if paid else "released", amount)
+        number = self.one(self.reserved(), pick)
+        if paid:
+            self.run(self.ledger.paid(number, transaction="0xe"))
+        else:
+            self.run(self.ledger.release_purchase(number, note="refused"))
+        answer, _, amount = self.bought[number]
+        self.bought[number] = (answer, "paid" if paid else "released", amount)
 
     # --- the settler and the chain
 
+    @precondition(lambda self: self.rows(payments, state={"claimed", "served"}))
     @rule(pick=picks)
     def take(self, pick):
-        self.now += 60
-        ready = [row for row in self.run(self.ledger.due_payments()) if row.state != "settling"]
-        if row := self.one(ready, pick):
+        if row := self.one(self.ready(), pick):
             assert self.run(self.ledger.take([row.id])) == {row.id}
             assert self.run(self.ledger.take([row.id])) == set()
 
-    def settling(self, pick):
-        return self.one(self.rows(payments, payments.c.state == "settling"), pick)
+    @precondition(lambda self: self.rows(payments, state="settling"))
+    @rule(pick=picks, patient=st.booleans(), fate=st.sampled_from(["mined", "cancelled", "open"]))
+    def look(self, pick, patient, fate):
+        row = self.one(self.rows(payments, state="settling"), pick)
+        self.befall(row, fate)
+        self.resolve(row, patient=patient)
 
-    @rule(pick=picks)
-    def mine(self, pick):
-        row = self.settling(pick)
-        if row and row.id not in self.dead:
+    @precondition(lambda self: self.rows(payments, state="settling"))
+    @rule(pick=picks, fate=st.sampled_from(["mined", "cancelled"]))
+    def mine_or_cancel(self, pick, fate):
+        self.befall(self.one(self.rows(payments, state="settling"), pick), fate)
+
+    @precondition(lambda self: self.rows(payments, state={"claimed", "served"}))
+    @rule(pick=picks, fate=st.sampled_from(["mined", "cancelled"]))
+    def settle_one(self, pick, fate):
+        if row := self.one(self.ready(), pick):
+            self.settle(row, fate)
+
+    def settle(self, row, fate):
+        self.run(self.ledger.take([row.id]))
+        self.befall(row, fate)
+        self.resolve(row, patient=False)
+
+    def befall(self, row, fate):
+        if fate == "mined" and row.id not in self.dead:
             self.moved[row.id] = (row.payer, row.pay_to, row.amount)
-
-    @rule(pick=picks)
-    def cancel(self, pick):
-        row = self.settling(pick)
-        if row and row.purpose != "refund" and row.id not in self.moved:
+        if fate == "cancelled" and row.purpose != "refund" and row.id not in self.moved:
             self.dead.add(row.id)
-
-    @rule(pick=picks, patient=st.booleans())
-    def look(self, pick, patient):
-        if row := self.settling(pick):
-            self.resolve(row, patient=patient)
 
     def resolve(self, row, *, patient):
         if row.id in self.moved:
@@ -279,25 +317,31 @@ class Money(RuleBasedStateMachine):
         else:
             self.run(self.ledger.try_again(row.id, after_s=1, note="the chain is away"))
 
-    @rule(pick=picks)
-    def reorganise(self, pick):
-        arrived = payments.c.state.in_(["settled", "refunded"])
-        if row := self.one(self.rows(payments, arrived, payments.c.final.is_(False)), pick):
-            del self.moved[row.id], self.told[row.id]
-            self.run(self.ledger.undone(row.id))
+    @precondition(arrived)
+    @rule(pick=picks, fate=st.sampled_from(["mined", "cancelled", "open"]), looked=st.booleans())
+    def reorganise(self, pick, fate, looked):
+        row = self.one(self.arrived(), pick)
+        del self.moved[row.id], self.told[row.id]
+        self.run(self.ledger.undone(row.id))
+        self.befall(row, fate)
+        if looked:
+            self.resolve(row, patient=False)
 
+    @precondition(arrived)
     @rule(pick=picks)
     def bury(self, pick):
-        if row := self.one(self.run(self.ledger.shallow(below=1)), pick):
-            self.run(self.ledger.final([row.id]))
+        self.run(self.ledger.final([self.one(self.arrived(), pick).id]))
 
+    def withholdable(self):
+        debts = self.rows(payments, state="debt", purpose="answer", flow="authorization")
+        return [row for row in debts if row.answer_id in self.delivered]
+
+    @precondition(withholdable)
     @rule(pick=picks)
     def withhold(self, pick):
-        debts = self.rows(payments, payments.c.state == "debt", payments.c.purpose == "answer")
-        debts = [row for row in debts if row.answer_id in self.delivered]
-        if row := self.one([row for row in debts if row.flow == "authorization"], pick):
-            self.run(self.ledger.withheld(row.id))
-            del self.delivered[row.answer_id]
+        row = self.one(self.withholdable(), pick)
+        self.run(self.ledger.withheld(row.id))
+        del self.delivered[row.answer_id]
 
     # --- what must always hold
 
@@ -341,7 +385,7 @@ class Money(RuleBasedStateMachine):
 
     @invariant()
     def what_is_not_claimed_any_more_was_delivered_or_is_given_back(self):
-        for row in self.rows(payments, payments.c.purpose == "answer"):
+        for row in self.rows(payments, purpose="answer"):
             if row.answer_id in self.delivered:
                 assert row.state in {"served", "settling", "settled", "debt", "repaid"} or (
                     row.flow == "upfront" and row.attempts > 0
@@ -359,19 +403,16 @@ class Money(RuleBasedStateMachine):
 
     def drain(self):
         self.a_process_dies()
-        for number, (answer, state, amount) in self.bought.items():
-            if state == "reserved":
-                self.run(self.ledger.release_purchase(number, note="expired"))
-                self.bought[number] = (answer, "released", amount)
+        while self.reserved():
+            self.resolve_purchase(pick=0, paid=False)
         for _ in range(12):
             self.now += 1_000
-            for tab in self.rows(tabs, tabs.c.state == "open"):
+            for tab in self.rows(tabs, state="open"):
                 self.run(self.ledger.close_tab(tab.id))
             due = self.run(self.ledger.due_payments())
             self.run(self.ledger.take([row.id for row in due]))
-            for row in self.rows(payments, payments.c.state == "settling"):
-                if row.id not in self.dead:
-                    self.moved[row.id] = (row.payer, row.pay_to, row.amount)
+            for row in self.rows(payments, state="settling"):
+                self.befall(row, "mined")
                 self.resolve(row, patient=False)
 
     def everything_is_final(self):

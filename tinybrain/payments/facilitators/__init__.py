@@ -11,8 +11,8 @@ from tinybrain.payments.facilitators.http import HttpFacilitator
 from tinybrain.payments.facilitators.own import OwnFacilitator
 
 __all__ = [
-    "FailoverFacilitator",
     "Facilitator",
+    "FailoverFacilitator",
     "HttpFacilitator",
     "Order",
     "OwnFacilitator",

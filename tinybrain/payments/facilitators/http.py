@@ -44,12 +44,13 @@ NO_VERDICT = frozenset(
         "invalid_x402_version",
         "invalid_payment_requirements",
         "transaction_failed",
+        "duplicate_settlement",
         "settle_exact_node_failure",
         "settle_exact_failed_onchain",
         "settle_exact_evm_transaction_confirmation_timed_out",
     }
 )
-"""Reasons that tell of the facilitator, its node or its gas, and nothing of the payment."""
+"""Reasons that tell of the facilitator, its node or its gas: the payment may be good or settled."""
 
 
 class _Answer(BaseModel):

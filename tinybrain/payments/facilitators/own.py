@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from x402.mechanisms.evm.constants import (
     ERR_SETTLEMENT_PENDING,
     ERR_TRANSACTION_FAILED,
+    ERR_TRANSACTION_SIMULATION_FAILED,
     SCHEME_EXACT,
 )
 from x402.schemas import (
@@ -171,7 +172,7 @@ class OwnFacilitator:
             refused: Settlements = {
                 payment.key: self._failed(reason, payment)
                 for payment, reason in zip(payments, reasons, strict=True)
-                if reason is not None
+                if reason not in {None, ERR_TRANSACTION_SIMULATION_FAILED}  # that one may be another's
             }
             if len(good) <= 1:
                 return refused
