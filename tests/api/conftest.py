@@ -31,14 +31,29 @@ from tinybrain.payments.agent import PayingTransport
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import build_settler, build_verifier
-from tinybrain.payments.ledger import Ledger
+from tinybrain.payments.housekeeping import Housekeeping
+from tinybrain.payments.ledger import Ledger, TransactionBook
+from tinybrain.payments.records import Limits
+from tinybrain.payments.refunding import RefundSigner, can_refund
+from tinybrain.payments.rpc import Rpc
 from tinybrain.payments.settlement import Settler
-from tinybrain.telemetry.metrics import Metrics
+from tinybrain.telemetry.metrics import Levels, Metrics
 from tinybrain.telemetry.prometheus import PrometheusMeters
 from tinybrain.upstreams.factory import build_upstream
 
 API_KEY = "operator-key"
+CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "Hello, who are you?"}]}
+
+
+class _Gauges:
+    """Gauges that nobody reads."""
+
+    def gauge(self, name, description, labels):
+        return self
+
+    def set(self, value, tags):
+        pass
 
 
 class Service:
@@ -72,11 +87,14 @@ class Service:
         settings, metrics = self.settings, Metrics(PrometheusMeters(self._registry))
         self._loop = asyncio.get_running_loop()
         database = await Database.open(settings.ledger)
-        ledger = Ledger(database, most_unsettled=settings.max_unsettled)
-        verifier, collector = build_verifier(settings), build_settler(settings)
-        chain = Chain(settings.rpc, settings.token.address)
-        self.settler = Settler(
-            ledger, collector, chain, metrics, answer_timeout_s=settings.answer_timeout_s
+        self.ledger = ledger = Ledger(database, limits=Limits.of(settings))
+        verifier = build_verifier(settings)
+        collector = build_settler(settings, TransactionBook(database, settings.network))
+        rpc = Rpc(settings.rpc)
+        chain = Chain(rpc, settings.token.address)
+        self.settler = Settler(ledger, collector, chain, metrics, RefundSigner(settings))
+        self.housekeeping = Housekeeping(
+            settings, database, ledger, chain, metrics, Levels(_Gauges())
         )
         pays = settings.upstream_api_key is None
         transport = PayingTransport(settings, ledger, metrics) if pays else None
@@ -88,6 +106,7 @@ class Service:
                 local=self.local,
                 upstream=build_upstream(settings, http),
                 settle=self._settle,
+                settle_payment=self._settle_payment,
                 metrics=metrics,
             )
             self.gateway = gateway
@@ -95,11 +114,16 @@ class Service:
             await gateway.close()
         await verifier.aclose()
         await collector.aclose()
+        await rpc.aclose()
         await database.close()
 
     async def _settle(self, answer_id):
         await asyncio.to_thread(self.may_settle.wait)
         return await self.settler.settle_answer(answer_id)
+
+    async def _settle_payment(self, payment_id):
+        await asyncio.to_thread(self.may_settle.wait)
+        return await self.settler.settle_payment(payment_id)
 
     async def _scrape(self):
         return prometheus_client.generate_latest(self._registry).decode()
@@ -110,7 +134,7 @@ class Service:
 
     def drain(self):
         """What the Settlement deployment does every second."""
-        self.run(self.settler.tidy())
+        self.run(self.housekeeping.run())
         return self.run(self.settler.drain())
 
     def rows(self, table, where="1"):
@@ -145,6 +169,11 @@ class Service:
             time.sleep(0.01)
 
 
+def challenge(answer):
+    """What a 402 asks for."""
+    return json.loads(base64.b64decode(answer.headers["payment-required"]))
+
+
 class Caller:
     """A wallet with money that signs by itself what it is told to, right or wrong."""
 
@@ -156,26 +185,34 @@ class Caller:
     def balance(self):
         return self._usdc(self.address)
 
-    def headers(self, service, *, signer=None, **changes):
-        """PAYMENT-SIGNATURE for one answer; `changes` are terms or times that differ."""
-        answer = httpx.post(f"{service.url}/v1/chat/completions", json=HELLO)
-        terms = answer.json()["accepts"][0] | changes
+    def headers(
+        self, service, *, path=CHAT, body=HELLO, signer=None, identifier=None, **changes
+    ):
+        """PAYMENT-SIGNATURE for one request; `changes` are terms or times that differ."""
+        answer = httpx.post(service.url + path, json=body)
+        terms = challenge(answer)["accepts"][0] | changes
+        payload = {
+            "x402Version": 2,
+            "payload": self.authorize(terms, signer),
+            "accepted": terms,
+        }
+        if identifier:
+            payload["extensions"] = {"payment-identifier": {"info": {"id": identifier}}}
+        return {"PAYMENT-SIGNATURE": base64.b64encode(json.dumps(payload).encode()).decode()}
+
+    def authorize(self, terms, signer=None):
+        """`authorization` and `signature` of a payment by these terms."""
         now = int(time.time())
         authorization = {
             "from": self.address,
             "to": terms["payTo"],
-            "value": terms["amount"],
+            "value": str(terms["amount"]),
             "validAfter": str(terms.pop("validAfter", now - 600)),
             "validBefore": str(terms.pop("validBefore", now + terms["maxTimeoutSeconds"])),
             "nonce": "0x" + secrets.token_hex(32),
         }
         signature = self.sign(authorization, terms, signer or self.wallet)
-        payload = {
-            "x402Version": 2,
-            "accepted": terms,
-            "payload": {"authorization": authorization, "signature": signature},
-        }
-        return {"PAYMENT-SIGNATURE": base64.b64encode(json.dumps(payload).encode()).decode()}
+        return {"authorization": authorization, "signature": signature}
 
     @staticmethod
     def sign(authorization, terms, wallet):
@@ -197,7 +234,7 @@ class Caller:
 
     def ask(self, service, body, **options):
         """One answer, paid by hand."""
-        url = service.url + options.pop("path", "/v1/chat/completions")
+        url = service.url + options.pop("path", CHAT)
         headers = options.pop("headers", None) or self.headers(service)
         return httpx.post(url, json=body, headers=headers, timeout=60, **options)
 
@@ -284,7 +321,9 @@ def open_service(devnet, web3, tinychat, tmp_path_factory):
             "gas_private_key": gas.key.to_0x_hex(),
             "api_key": API_KEY,
         }
-        return Service(load_settings(**devnet_settings | own | changes), local or tinychat)
+        settings = load_settings(**devnet_settings | own | changes)
+        refunds = {"refunds": can_refund(settings)}
+        return Service(settings.model_copy(update=refunds), local or tinychat)
 
     return build
 

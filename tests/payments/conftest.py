@@ -48,7 +48,7 @@ async def _migrate(url):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request, tmp_path):
-    """An empty database of each kind that the ledger can be kept in."""
+    """A database of each kind that the ledger can be kept in; PostgreSQL's is migrated already."""
     if request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
         return

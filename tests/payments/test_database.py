@@ -2,6 +2,7 @@
 
 import asyncio
 import stat
+import sys
 import traceback
 
 import pytest
@@ -189,7 +190,7 @@ async def test_an_unsupported_database_names_the_setting(url):
 
 
 async def test_a_missing_driver_names_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "asyncpg", None)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
     with pytest.raises(ConfigError, match=r"tinybrain\[postgres\]"):
         await Database.open("postgresql://localhost/tinybrain")
 

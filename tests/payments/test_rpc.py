@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pickle
+import re
 from contextlib import asynccontextmanager
 
 import pytest
@@ -18,30 +19,34 @@ GOOD = b'{"jsonrpc":"2.0","id":0,"result":"0x1"}'
 async def node(*answers, hang=False):
     """A server that gives each request the next of its answers, then closes the connection."""
     left = list(answers)
+    serving = set()
 
     async def serve(reader, writer):
-        if hang:
-            await asyncio.sleep(5)
-        while left:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(line for line in head.lower().split(b"\r\n") if b"content-length" in line)
-            await reader.readexactly(int(length.split(b":")[1]))
-            status, body = left.pop(0)
-            if status is None:
-                break
-            writer.write(
-                b"HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
-            )
-            await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        serving.add(asyncio.current_task())
+        try:
+            if hang:
+                await asyncio.sleep(60)
+            while left:
+                head = await reader.readuntil(b"\r\n\r\n")
+                (length,) = re.findall(rb"content-length: (\d+)", head.lower())
+                await reader.readexactly(int(length))
+                status, body = left.pop(0)
+                if status is None:
+                    break
+                lines = b"HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+                writer.write(lines + body)
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     rpc = Rpc(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=0.5)
     yield rpc
     await rpc.aclose()
     server.close()
-    await asyncio.sleep(0)  # the server's side of the connections closes too
+    for task in serving:
+        task.cancel()
+    await asyncio.gather(*serving, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from eth_account import Account
 
 from tinybrain.devnet.chain import NETWORK, control
 from tinybrain.devnet.wallets import private_key
-from tinybrain.errors import PaymentServiceError
+from tinybrain.errors import LedgerUnavailable, PaymentServiceError
 from tinybrain.payments.rpc import Rpc
 from tinybrain.payments.wallet import HotWallet
 
@@ -257,6 +257,17 @@ async def test_a_gap_left_by_a_reorganisation_is_filled(chain, start):
     assert nonces(chain, wallet) == 0
     assert await is_mined(wallet, await send(wallet))
     assert nonces(chain, wallet) == 4
+
+
+async def test_what_cannot_be_recorded_is_not_sent(chain, start):
+    class Unavailable(Store):
+        async def record(self, tx):
+            raise LedgerUnavailable("no ledger")
+
+    wallet = await start(Unavailable())
+    with pytest.raises(PaymentServiceError):
+        await send(wallet)
+    assert nonces(chain, wallet) == 0
 
 
 async def test_waiting_ends_and_the_transaction_can_still_be_mined(wallet, paused_mining):

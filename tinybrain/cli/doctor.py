@@ -11,11 +11,12 @@ from typing import NamedTuple
 import httpx
 from rich.console import Console
 
+from tinybrain.cli.node import open_chain
 from tinybrain.config import Settings, load_settings
 from tinybrain.errors import ConfigError, TinyBrainError
-from tinybrain.payments.chain import Chain
 from tinybrain.payments.database import Database
 from tinybrain.payments.payer import address_of
+from tinybrain.payments.refunding import can_refund
 from tinybrain.usdc import format_usdc
 
 LEAST_GAS_WEI = 10**14  # about forty settlements at 0.01 gwei
@@ -61,7 +62,11 @@ async def _findings(*, online: bool) -> AsyncIterator[Finding]:
     except ConfigError as error:
         for line in error.message.splitlines():
             yield Finding("Settings", False, line)
-    checks: list[tuple[str, Check]] = [("Model", _model), ("Ledger", _ledger)]
+    checks: list[tuple[str, Check]] = [
+        ("Model", _model),
+        ("Ledger", _ledger),
+        ("Tabs", _refunds),
+    ]
     if online:
         checks += [("Chain", _chain), ("Gas", _gas), ("Treasury", _treasury)]
         checks += [("Facilitator", _facilitator), ("Upstream", _upstream)]
@@ -101,8 +106,8 @@ async def _ledger(settings: Settings) -> Finding:
 
 
 async def _chain(settings: Settings) -> Finding:
-    chain = Chain(settings.rpc, settings.token.address)
-    found, wanted = await chain.chain_id(), int(settings.network.partition(":")[2])
+    async with open_chain(settings) as chain:
+        found, wanted = await chain.chain_id(), int(settings.network.partition(":")[2])
     if found != wanted:
         return Finding(
             "Chain", False, f"TINYBRAIN_RPC_URL serves chain {found}, not {settings.network}."
@@ -111,10 +116,11 @@ async def _chain(settings: Settings) -> Finding:
 
 
 async def _gas(settings: Settings) -> Finding:
-    if settings.facilitator != "own" or settings.gas_private_key is None:
+    if "own" not in settings.facilitators or settings.gas_private_key is None:
         return Finding("Gas", True, "the facilitator pays it")
     address = address_of(settings.gas_private_key.get_secret_value())
-    held = await Chain(settings.rpc, settings.token.address).native_balance(address)
+    async with open_chain(settings) as chain:
+        held = await chain.native_balance(address)
     if held < LEAST_GAS_WEI:
         return Finding("Gas", False, f"{address} holds {held} wei. Send it some native coin.")
     return Finding("Gas", True, f"{address} holds {held / 1e18:.6f}")
@@ -124,7 +130,8 @@ async def _treasury(settings: Settings) -> Finding:
     if settings.treasury_private_key is None:
         return Finding("Treasury", None, "no key: answers are bought with an API key")
     address = address_of(settings.treasury_private_key.get_secret_value())
-    held = await Chain(settings.rpc, settings.token.address).balance(address)
+    async with open_chain(settings) as chain:
+        held = await chain.balance(address)
     if held < settings.max_cost_per_call:
         return Finding(
             "Treasury",
@@ -136,9 +143,23 @@ async def _treasury(settings: Settings) -> Finding:
 
 
 async def _facilitator(settings: Settings) -> Finding:
-    if settings.facilitator is None or not settings.facilitator.startswith("http"):
-        return Finding("Facilitator", True, settings.facilitator or "none")
-    return await _reachable("Facilitator", f"{settings.facilitator.rstrip('/')}/supported")
+    urls = [name for name in settings.facilitators if name.startswith("http")]
+    for url in urls:
+        finding = await _reachable("Facilitator", f"{url.rstrip('/')}/supported")
+        if not finding.ok:
+            return finding
+    return Finding("Facilitator", True, ", then ".join(settings.facilitators) or "none")
+
+
+async def _refunds(settings: Settings) -> Finding:
+    if can_refund(settings):
+        return Finding("Tabs", True, "prepaid tabs and upfront payments can be refunded")
+    return Finding(
+        "Tabs",
+        None,
+        "not sold: TINYBRAIN_TREASURY_PRIVATE_KEY is not the key of TINYBRAIN_PAY_TO, so nothing "
+        "could be refunded",
+    )
 
 
 async def _upstream(settings: Settings) -> Finding:

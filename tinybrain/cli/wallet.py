@@ -8,10 +8,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from tinybrain.cli.node import open_chain
 from tinybrain.config import load_settings
 from tinybrain.devnet.wallets import DevnetWallets, private_key
 from tinybrain.errors import ConfigError
-from tinybrain.payments.chain import Chain
 from tinybrain.payments.payer import address_of
 from tinybrain.usdc import format_usdc
 
@@ -39,11 +39,13 @@ async def show_balances(home: Path, key: str | None, *, rpc_url: str | None, as_
     else:
         named = {"key": address_of(key)}
         settings = load_settings(rpc_url=rpc_url) if rpc_url else load_settings()
-    chain = Chain(settings.rpc, settings.token.address)
-    balances = [
-        Balance(name, address, await chain.balance(address), await chain.native_balance(address))
-        for name, address in named.items()
-    ]
+    async with open_chain(settings) as chain:
+        balances = [
+            Balance(
+                name, address, await chain.balance(address), await chain.native_balance(address)
+            )
+            for name, address in named.items()
+        ]
     if as_json:
         rows = [balance._asdict() for balance in balances]
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")

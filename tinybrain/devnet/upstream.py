@@ -35,7 +35,7 @@ from tinybrain.errors import (
     PaymentRequired,
     TinyBrainError,
 )
-from tinybrain.payments.facilitators import Facilitator, build_settler
+from tinybrain.payments.facilitators import Facilitator, build_verifier
 from tinybrain.usdc import ATOMIC_PER_DOLLAR, Usdc
 
 PRICE = Usdc(1_000)
@@ -213,6 +213,6 @@ def build_app(model: SmolLM2, facilitator: Facilitator, settings: Settings) -> S
 if __name__ == "__main__":
     configured = load_settings()
     serve(
-        build_app(SmolLM2(find_weights()), build_settler(configured), configured),
+        build_app(SmolLM2(find_weights()), build_verifier(configured), configured),
         port=int(sys.argv[1]),
     )

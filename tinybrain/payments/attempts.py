@@ -192,7 +192,7 @@ class Attempts:
             state = await self._ledger.uncollectable(row.id, note)
             self._metrics.settlement(state)
             if state is PaymentState.DEBT:
-                self._metrics.debt(row.amount)
+                self._metrics.debt(row.owed)
                 log.warning("payment %s is a debt: %s", row.id, note)
 
     def _count(self, row: Row[Any]) -> None:
@@ -216,4 +216,5 @@ def _unless_taken_over(payment_id: int) -> Iterator[None]:
 
 
 def _pause_s(row: Row[Any]) -> float:
-    return min(FIRST_RETRY_S * float(2 ** min(row.attempts, 10)), LONGEST_RETRY_S)
+    attempts: int = row.attempts
+    return min(FIRST_RETRY_S * 2.0 ** min(max(attempts - 1, 0), 10), LONGEST_RETRY_S)

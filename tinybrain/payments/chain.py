@@ -28,6 +28,25 @@ BlockTag = int | str
 """A block's number, or "latest", "safe" or "finalized"."""
 
 
+class Receipt(NamedTuple):
+    """A mined transaction, with its logs as the node's JSON has them."""
+
+    transaction: str
+    block: int
+    succeeded: bool
+    logs: list[Log]
+
+    @classmethod
+    def read(cls, found: dict[str, Any]) -> "Receipt":
+        """Read what eth_getTransactionReceipt answers."""
+        return cls(
+            transaction=found["transactionHash"],
+            block=_int(found["blockNumber"]),
+            succeeded=_int(found["status"]) == 1,
+            logs=found["logs"],
+        )
+
+
 class Use(Enum):
     """What became of an authorization; CANCELLED also if its nonce moved money elsewhere."""
 
@@ -82,7 +101,7 @@ class Chain:
             # Another node, or a moment too early: what is not seen proves nothing.
             raise PaymentServiceError("The chain does not show yet how it was used. Try again.")
         wanted = (payer.lower(), pay_to.lower(), amount, nonce.lower())
-        for made in transfers(receipt["logs"], self._asset):
+        for made in transfers(receipt.logs, self._asset):
             if (made.sender, made.receiver, made.value, made.nonce) == wanted:
                 return AuthorizationUse(Use.TRANSFERRED, made.transaction, made.block)
         return AuthorizationUse(Use.CANCELLED)
@@ -109,9 +128,7 @@ class Chain:
         After a reorganisation it may stand in another block than before, or in none.
         """
         receipt = await self._receipt(transaction)
-        if receipt is None or _int(receipt["status"]) != 1:
-            return None
-        return _int(receipt["blockNumber"])
+        return receipt.block if receipt and receipt.succeeded else None
 
     async def transfers(
         self, addresses: Iterable[str], *, from_block: int, to_block: int
@@ -176,11 +193,9 @@ class Chain:
             raise PaymentServiceError("The chain's node lags behind. Try again.")
         return block
 
-    async def _receipt(self, transaction: str) -> dict[str, Any] | None:
-        receipt: dict[str, Any] | None = await self._rpc.call(
-            "eth_getTransactionReceipt", transaction
-        )
-        return receipt
+    async def _receipt(self, transaction: str) -> Receipt | None:
+        found = await self._rpc.call("eth_getTransactionReceipt", transaction)
+        return Receipt.read(found) if found else None
 
     async def _read(self, data: str, block: BlockTag) -> int:
         tag = hex(block) if isinstance(block, int) else block

@@ -47,6 +47,10 @@ class RpcRefused(PaymentServiceError):
         reason = self.reason.lower().replace(" ", "")
         return self.rpc_code == REVERTED or "revert" in reason or "outofgas" in reason
 
+    def says(self, *words: str) -> bool:
+        """Whether the node's words have one of these in them, in lower case."""
+        return any(word in self.reason.lower() for word in words)
+
 
 class Rpc:
     """One node, over connections that are kept alive."""

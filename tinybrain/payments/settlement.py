@@ -129,7 +129,8 @@ class Settler:
                 self._spawn(self._attempts.look_up(row.id), [row])
             else:
                 self._gathered.append(row)
-                self._spawn(self._gather(), [])
+                if len(self._gathered) == 1:
+                    self._spawn(self._gather(), [])
         return work
 
     def _spawn(self, work: Coroutine[Any, Any, None], rows: list[Row[Any]]) -> None:
@@ -151,7 +152,8 @@ class Settler:
     async def _gather(self) -> None:
         """Make batches of what is gathered; while all are under way, more of it comes together."""
         async with self._gathering:
-            if self._asking or len(self._under_way) > len(self._gathered):
+            others = self._asking or len(self._under_way) > len(self._gathered)
+            if self._gathered and others:
                 await asyncio.sleep(GATHER_S)
             while self._gathered:
                 await self._batches.acquire()

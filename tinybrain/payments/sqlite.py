@@ -3,6 +3,7 @@
 Knows SQLite and its driver; knows nothing of the ledger's tables.
 """
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -51,6 +52,15 @@ class SQLiteConnection(aiosqlite.Connection):
     def __init__(self, path: str, **_: object) -> None:
         super().__init__(lambda: _connect(path), iter_chunk_size=64)
         self._thread.daemon = True  # else a process that did not close it could not exit
+
+    async def _connect(self) -> Self:
+        try:
+            await super()._connect()
+        except BaseException:
+            # aiosqlite ends its thread without waiting, and the thread reports to this loop.
+            await asyncio.to_thread(self._thread.join)
+            raise
+        return self
 
     def cursor(self) -> "SQLiteCursor":  # type: ignore[override]  # nothing to wait for
         """A cursor; making one touches no file, so it needs no switch."""

@@ -13,11 +13,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from eth_account import Account
 
-from tinybrain.errors import PaymentServiceError
+from tinybrain.errors import LedgerUnavailable, PaymentServiceError
+from tinybrain.payments.chain import Receipt
 from tinybrain.payments.rpc import Rpc, RpcRefused
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,11 @@ MOST_TIMES_THE_MARKET = 10  # where raising fees ends, or a halted chain would e
 TRANSFER_GAS = 21_000
 SETTLEMENT_GAS = 90_000  # of one USDC authorization alone: 85,740
 REMEMBERED = 1_000
+
+# What nodes say; each client has words of its own.
+KNOWN = ("already known", "already imported", "alreadyknown", "known transaction")
+NONCE_TAKEN = ("nonce too low", "oldnonce", "replacement transaction underpriced")
+FEE_TOO_LOW = ("less than block base fee", "underpriced", "feetoolow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,8 @@ class Fees(NamedTuple):
 
     def raised(self, floor: "Fees") -> "Fees":
         """12.5 % more, as nodes ask of a replacement, and not less than `floor`."""
-        return Fees(
-            *(max(-(-mine * 9 // 8), least) for mine, least in zip(self, floor, strict=True))
-        )
+        pairs = zip(self, floor, strict=True)
+        return Fees(*(max(-(-mine * 9 // 8), least) for mine, least in pairs))
 
 
 class GasLeft(NamedTuple):
@@ -85,15 +90,6 @@ class GasLeft(NamedTuple):
 
     balance: int
     settlements: int
-
-
-class Receipt(NamedTuple):
-    """A mined transaction, with its logs as the node's JSON has them."""
-
-    transaction: str
-    block: int
-    succeeded: bool
-    logs: list[dict[str, Any]]
 
 
 class _Open:
@@ -135,6 +131,7 @@ class HotWallet:
         self._open: dict[int, _Open] = {}
         self._by_hash: OrderedDict[str, _Open] = OrderedDict()
         self._next_nonce = 0
+        self._resumed = False
         self._in_step = False  # whether _next_nonce counts all that the chain's node knows
         self._base_fee = 0
         self._market = Fees(0, 0)
@@ -143,8 +140,12 @@ class HotWallet:
         self._news = asyncio.Event()
 
     async def resume(self) -> None:
-        """Once at start: take up what an earlier process sent or was about to send."""
-        for tx in await self._store.unmined(self.address):
+        """At start: take up what an earlier process sent or was about to send."""
+        if self._resumed:
+            return
+        unmined = await self._store.unmined(self.address)
+        self._resumed = True
+        for tx in unmined:
             if entry := self._open.get(tx.nonce):
                 entry.versions.append(tx)
             else:
@@ -161,7 +162,13 @@ class HotWallet:
             PaymentServiceError: It was not sent: the chain could not be asked, or refused it.
         """
         # A caller who leaves must not interrupt between record and broadcast.
-        return await asyncio.shield(asyncio.create_task(self._send(to, data, gas)))
+        try:
+            return await asyncio.shield(asyncio.create_task(self._send(to, data, gas)))
+        except LedgerUnavailable as error:
+            raise PaymentServiceError(
+                "Transactions cannot be recorded, so none is sent; the same payment may be sent "
+                "again."
+            ) from error
 
     async def wait(self, tx_hash: str, timeout_s: float) -> Receipt | None:
         """Wait until a transaction, or one that replaced it, is mined.
@@ -175,11 +182,16 @@ class HotWallet:
         entry = self._by_hash.get(tx_hash)
         if entry is None:
             found = await self._rpc.call("eth_getTransactionReceipt", tx_hash)
-            return _receipt(found) if found else None
+            return Receipt.read(found) if found else None
         try:
             return await asyncio.wait_for(asyncio.shield(entry.closed), timeout_s)
         except TimeoutError:
             return None
+
+    def may_be_mined(self, tx_hash: str) -> bool:
+        """Whether a transaction of this process is on its way still."""
+        entry = self._by_hash.get(tx_hash)
+        return entry is not None and not entry.closed.done()
 
     async def gas_left(self) -> GasLeft:
         """What is left for gas, on chains without a further fee for data.
@@ -203,6 +215,7 @@ class HotWallet:
 
     async def _send(self, to: str, data: str, gas: int) -> str:
         async with self._sending:
+            await self.resume()
             fees = Fees(0, 0)
             for _ in range(ATTEMPTS):
                 await self._get_in_step()
@@ -211,11 +224,11 @@ class HotWallet:
                 try:
                     tx = await self._launch(nonce, to, data, gas, fees)
                 except RpcRefused as refusal:
-                    await self._close(self._open[nonce], None)
+                    await self._close(nonce, None)
                     self._in_step = False
-                    if _says(refusal, *NONCE_TAKEN):
+                    if refusal.says(*NONCE_TAKEN):
                         self._next_nonce = nonce + 1
-                    elif _says(refusal, *FEE_TOO_LOW):
+                    elif refusal.says(*FEE_TOO_LOW):
                         fees = fees.raised(self._market)
                     else:
                         raise self._refused(refusal) from refusal
@@ -303,7 +316,7 @@ class HotWallet:
         try:
             await self._rpc.call("eth_sendRawTransaction", entry.last.raw)
         except RpcRefused as refusal:
-            if not _says(refusal, *KNOWN):
+            if not refusal.says(*KNOWN):
                 raise
         except PaymentServiceError as error:
             # It may have arrived. It is on record, and what tends the open ones sends it again.
@@ -311,7 +324,7 @@ class HotWallet:
             entry.sent_at = None
 
     def _refused(self, refusal: RpcRefused) -> PaymentServiceError:
-        if _says(refusal, "insufficient funds"):
+        if refusal.says("insufficient funds"):
             return PaymentServiceError(
                 f"The gas wallet {self.address} holds too little of the native coin: send it some."
             )
@@ -347,16 +360,15 @@ class HotWallet:
         passed = {nonce: entry for nonce, entry in self._open.items() if nonce < count}
         hashes = [tx.hash for entry in passed.values() for tx in entry.versions]
         found = await self._rpc.batch([("eth_getTransactionReceipt", (h,)) for h in hashes])
-        receipts = {tx_hash: r for tx_hash, r in zip(hashes, found, strict=True) if r}
+        for receipt in found:
+            if isinstance(receipt, dict):
+                mined = Receipt.read(receipt)
+                await self._close(self._by_hash[mined.transaction].last.nonce, mined)
         for nonce, entry in passed.items():
-            mined = next((receipts[t.hash] for t in entry.versions if t.hash in receipts), None)
-            if isinstance(mined, dict):
-                await self._close(entry, _receipt(mined))
-                continue
             entry.unseen += 1
-            if entry.unseen >= UNSEEN_POLLS:
+            if nonce in self._open and entry.unseen >= UNSEEN_POLLS:
                 log.warning("nonce %s of %s was taken by another transaction", nonce, self.address)
-                await self._close(entry, None)
+                await self._close(nonce, None)
         if any(entry.is_due(self._replace_after_s) for entry in self._open.values()):
             async with self._sending:
                 await self._send_again(count)
@@ -366,8 +378,8 @@ class HotWallet:
         """Send what is due once more: the first in line with higher fees, or any that lags."""
         await self._look()
         due = sorted(n for n, e in self._open.items() if e.is_due(self._replace_after_s))
-        if due and count < min(self._open):  # a reorganisation took what stood before
-            for nonce in range(count, min(self._open)):
+        if due and self._open[min(self._open)].sent_at is not None:
+            for nonce in range(count, min(self._open)):  # a reorganisation took what stood there
                 await self._try(self._launch(nonce, self.address, "0x", TRANSFER_GAS, self._market))
         for nonce in due:
             entry = self._open[nonce]
@@ -387,35 +399,9 @@ class HotWallet:
         except RpcRefused as refusal:
             log.warning("a transaction sent again was refused: %s", refusal.reason)
 
-    async def _close(self, entry: _Open, receipt: Receipt | None) -> None:
-        nonce = entry.last.nonce
+    async def _close(self, nonce: int, receipt: Receipt | None) -> None:
         await self._store.mined(self.address, nonce, receipt.transaction if receipt else None)
-        if self._open.pop(nonce, None):
+        if entry := self._open.pop(nonce, None):
             entry.closed.set_result(receipt)
         while len(self._by_hash) > REMEMBERED and next(iter(self._by_hash.values())).closed.done():
             self._by_hash.popitem(last=False)
-
-
-# What nodes say; each client has words of its own.
-KNOWN = ("already known", "already imported", "alreadyknown", "known transaction")
-NONCE_TAKEN = (
-    "nonce too low",
-    "oldnonce",
-    "replacement transaction underpriced",
-    "toolowtocompete",
-)
-FEE_TOO_LOW = ("less than block base fee", "underpriced", "feetoolow")
-
-
-def _says(refusal: RpcRefused, *words: str) -> bool:
-    reason = refusal.reason.lower()
-    return any(word in reason for word in words)
-
-
-def _receipt(found: dict[str, Any]) -> Receipt:
-    return Receipt(
-        transaction=found["transactionHash"],
-        block=int(found["blockNumber"], 16),
-        succeeded=int(found["status"], 16) == 1,
-        logs=found["logs"],
-    )

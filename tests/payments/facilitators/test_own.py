@@ -103,12 +103,36 @@ def terms(chain):
     return terms_of(chain.new_wallet(0).address)
 
 
+class Mining:
+    """Stops the chain from mining, and mines one block."""
+
+    def __init__(self, web3):
+        self._web3 = web3
+
+    def pause(self):
+        self._web3.provider.make_request("evm_setAutomine", [False])
+
+    def mine(self):
+        control(self._web3, "mine", "0x1")
+
+    def resume(self):
+        self._web3.provider.make_request("evm_setAutomine", [True])
+        self.mine()
+
+    async def next_call(self):
+        """The data of the first transaction that waits."""
+        async with asyncio.timeout(5):
+            while not (waiting := self._web3.geth.txpool.content()["pending"]):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        (by_nonce,) = waiting.values()
+        return next(iter(by_nonce.values()))["input"]
+
+
 @pytest.fixture
-def paused_mining(chain):
-    chain.web3.provider.make_request("evm_setAutomine", [False])
-    yield lambda: control(chain.web3, "mine", "0x1")
-    chain.web3.provider.make_request("evm_setAutomine", [True])
-    control(chain.web3, "mine", "0x1")
+def mining(chain):
+    mining = Mining(chain.web3)
+    yield mining
+    mining.resume()
 
 
 @pytest.fixture
@@ -256,33 +280,29 @@ async def test_in_a_batch_each_is_judged_by_itself_before_gas_is_spent(chain, fa
 
 
 async def test_what_fails_between_simulation_and_block_fails_alone(
-    chain, facilitator, terms, paused_mining
+    chain, facilitator, terms, mining
 ):
     payer, thief = chain.new_wallet(), chain.new_wallet()
     payments = [pay(each, terms) for each in (payer, thief, payer)]
+    mining.pause()
     settling = asyncio.create_task(facilitator.settle_many([(each, terms) for each in payments]))
-    pool = chain.web3.geth.txpool
-    while int(pool.status()["pending"], 16) == 0:
-        await asyncio.sleep(0.01)
+    await mining.next_call()
     drain = chain.token.encode_abi("transfer", args=[payer.address, 1_000_000])
     call_token(chain, thief, drain)  # pays more, so it stands first in the block
-    paused_mining()
+    mining.mine()
     results = await settling
     assert reasons(results) == [None, "invalid_exact_evm_insufficient_balance", None]
     assert chain.balance(terms.pay_to) == 2 * PRICE
 
 
 async def test_a_payment_that_another_submitted_first_is_not_claimed_as_ours(
-    chain, facilitator, terms, paused_mining
+    chain, facilitator, terms, mining
 ):
     payment = pay(chain.new_wallet(), terms)
+    mining.pause()
     settling = asyncio.create_task(facilitator.settle(payment, terms))
-    pool = chain.web3.geth.txpool
-    while int(pool.status()["pending"], 16) == 0:
-        await asyncio.sleep(0.01)
-    data = chain.web3.eth.get_block("pending", full_transactions=True)["transactions"][0]["input"]
-    call_token(chain, chain.new_wallet(0), data)
-    paused_mining()
+    call_token(chain, chain.new_wallet(0), await mining.next_call())
+    mining.mine()
     result = await settling
     assert result.error_reason == "invalid_exact_evm_nonce_already_used"
     assert chain.balance(terms.pay_to) == PRICE
@@ -316,7 +336,7 @@ async def test_a_payer_whose_code_burns_gas_harms_no_other(
     payments = [pay(each, terms) for each in (burner, payer, payer)]
     started = time.monotonic()
     results = await facilitator.settle_many([(each, terms) for each in payments])
-    assert reasons(results) == ["invalid_exact_evm_transaction_simulation_failed", None, None]
+    assert reasons(results) == ["invalid_exact_evm_payload_signature", None, None]
     assert time.monotonic() - started < 2
 
 
@@ -332,16 +352,21 @@ async def test_without_multicall3_each_is_settled_by_itself(chain, facilitator, 
 
 
 @pytest.mark.parametrize("size", [1, 3])
-async def test_what_is_not_mined_in_time_is_pending_under_its_hash(
-    chain, terms, paused_mining, size
-):
+async def test_what_is_not_mined_in_time_is_pending_under_its_hash(chain, terms, mining, size):
     facilitator = own(chain, confirmation_timeout_s=0.2)
     payer = chain.new_wallet()
-    results = await facilitator.settle_many([(pay(payer, terms), terms) for _ in range(size)])
+    mining.pause()
+    orders = [(pay(payer, terms), terms) for _ in range(size)]
+    results = await facilitator.settle_many(orders)
     assert reasons(results) == ["settlement_pending"] * size
-    paused_mining()
+    again = asyncio.create_task(facilitator.settle_many(orders))
+    await asyncio.sleep(0.05)
+    mining.mine()
+    results += await again
+    assert [result.success for result in results] == [False] * size + [True] * size
     (transaction,) = {result.transaction for result in results}
-    assert chain.web3.eth.get_transaction_receipt(transaction)["status"] == 1
+    sender = chain.web3.eth.get_transaction(transaction)["from"]
+    assert chain.web3.eth.get_transaction_count(sender) == 1
     await facilitator.aclose()
 
 

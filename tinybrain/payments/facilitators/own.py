@@ -61,6 +61,7 @@ class OwnFacilitator:
         self._clock = clock
         self._checks = ExactChecks(rpc, network, asset)
         self._under_way: set[tuple[str, str]] = set()
+        self._pending: dict[tuple[str, str], str] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
     def supported(self) -> SupportedResponse:
@@ -130,16 +131,37 @@ class OwnFacilitator:
             raise ConfigError(
                 "This process verifies payments only; the Settlement deployment settles."
             )
+        sent = self._sent_before(self._wallet, payments)
+        fresh = [payment for payment in payments if payment.key not in self._pending]
         try:
-            together, alone = await self._divide(payments)
+            together, alone = await self._divide(fresh)
         except PaymentServiceError as error:
             return dict.fromkeys((payment.key for payment in payments), error)
         batches = [together[i : i + LONGEST_BATCH] for i in range(0, len(together), LONGEST_BATCH)]
         parts = await asyncio.gather(
             self._each_alone(self._wallet, alone),
             *(self._batch(self._wallet, batch) for batch in batches),
+            *(self._wait_again(self._wallet, tx_hash, some) for tx_hash, some in sent.items()),
         )
         return {key: result for part in parts for key, result in part.items()}
+
+    def _sent_before(
+        self, wallet: HotWallet, payments: Sequence[Payment]
+    ) -> dict[str, list[Payment]]:
+        """Those whose transaction is on its way still, by its hash; a second one would revert."""
+        self._pending = {k: tx for k, tx in self._pending.items() if wallet.may_be_mined(tx)}
+        sent: dict[str, list[Payment]] = {}
+        for payment in payments:
+            if tx_hash := self._pending.get(payment.key):
+                sent.setdefault(tx_hash, []).append(payment)
+        return sent
+
+    async def _wait_again(
+        self, wallet: HotWallet, tx_hash: str, payments: Sequence[Payment]
+    ) -> Settlements:
+        settled = await self._outcomes(wallet, tx_hash, payments)
+        rest = [payment for payment in payments if payment.key not in settled]
+        return settled | await self._each_alone(wallet, rest)
 
     async def _divide(
         self, payments: Sequence[Payment]
@@ -165,14 +187,15 @@ class OwnFacilitator:
     async def _in_one_transaction(
         self, wallet: HotWallet, payments: Sequence[Payment]
     ) -> Settlements:
-        """Settle a batch; leaves out those that must be tried alone."""
+        """Settle a batch; leaves out those to try alone, as one may have burnt another's gas."""
         try:
             reasons = await self._checks.batch_refusals(payments)
-            good = [p for p, reason in zip(payments, reasons, strict=True) if reason is None]
+            verdicts = list(zip(payments, reasons, strict=True))
+            good = [payment for payment, reason in verdicts if reason is None]
             refused: Settlements = {
                 payment.key: self._failed(reason, payment)
-                for payment, reason in zip(payments, reasons, strict=True)
-                if reason not in {None, ERR_TRANSACTION_SIMULATION_FAILED}  # that one may be another's
+                for payment, reason in verdicts
+                if reason and reason != ERR_TRANSACTION_SIMULATION_FAILED
             }
             if len(good) <= 1:
                 return refused
@@ -204,9 +227,16 @@ class OwnFacilitator:
         self, wallet: HotWallet, to: str, data: str, gas: int, payments: Sequence[Payment]
     ) -> Settlements:
         """Send a transaction that settles payments; leaves out those that its logs do not show."""
-        tx_hash = await wallet.send(to, data, gas)
+        return await self._outcomes(wallet, await wallet.send(to, data, gas), payments)
+
+    async def _outcomes(
+        self, wallet: HotWallet, tx_hash: str, payments: Sequence[Payment]
+    ) -> Settlements:
         receipt = await wallet.wait(tx_hash, self._confirmation_timeout_s)
+        if receipt is None and not wallet.may_be_mined(tx_hash):
+            return {}  # another transaction took its nonce
         if receipt is None:
+            self._pending |= dict.fromkeys((payment.key for payment in payments), tx_hash)
             return {p.key: self._failed(ERR_SETTLEMENT_PENDING, p, tx_hash) for p in payments}
         made = {(each.sender, each.nonce): each for each in transfers(receipt.logs, self._asset)}
         return {
