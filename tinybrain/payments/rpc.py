@@ -82,6 +82,19 @@ class Rpc:
             result for part in await asyncio.gather(*map(self._batch, parts)) for result in part
         ]
 
+    async def call_all(self, requests: Sequence[Request]) -> list[Any]:
+        """Likewise, and all must succeed.
+
+        Raises:
+            RpcRefused: The node answered one of them with an error object.
+            PaymentServiceError: The node did not answer all of them in JSON-RPC.
+        """
+        results = await self.batch(requests)
+        for result in results:
+            if isinstance(result, RpcRefused):
+                raise result
+        return results
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()

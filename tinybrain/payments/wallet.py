@@ -211,8 +211,6 @@ class HotWallet:
             with suppress(asyncio.CancelledError):
                 await self._tending
 
-    # Sending
-
     async def _send(self, to: str, data: str, gas: int) -> str:
         async with self._sending:
             await self.resume()
@@ -251,17 +249,13 @@ class HotWallet:
 
     async def _look(self) -> int:
         """Read the fees of now; returns the next nonce as the node counts with its pool."""
-        answers = await self._rpc.batch(
+        history, tip, pending = await self._rpc.call_all(
             [
                 ("eth_feeHistory", ("0x1", "latest", ())),
                 ("eth_maxPriorityFeePerGas", ()),
                 ("eth_getTransactionCount", (self.address, "pending")),
             ]
         )
-        for answer in answers:
-            if isinstance(answer, RpcRefused):
-                raise answer
-        history, tip, pending = answers
         self._base_fee = int(history["baseFeePerGas"][-1], 16)  # of the block to come
         self._market = Fees(2 * self._base_fee + int(tip, 16), int(tip, 16))
         self._market_at = time.monotonic()
@@ -331,8 +325,6 @@ class HotWallet:
         log.error("the node refused a transaction: %s", refusal.reason)
         return refusal
 
-    # Watching
-
     def _tend(self) -> None:
         self._news.set()
         if self._open and (self._tending is None or self._tending.done()):
@@ -348,8 +340,8 @@ class HotWallet:
             except Exception as error:  # noqa: BLE001  # must outlive every fault of node and store
                 closed = False
                 log.warning("watching the open transactions failed: %s", type(error).__name__)
-            pause_s = FIRST_POLL_S if closed or self._news.is_set() else 2 * pause_s
-            pause_s = min(pause_s, LONGEST_POLL_S)
+            soon = closed or self._news.is_set()
+            pause_s = FIRST_POLL_S if soon else min(2 * pause_s, LONGEST_POLL_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), pause_s)
 
@@ -378,8 +370,8 @@ class HotWallet:
         """Send what is due once more: the first in line with higher fees, or any that lags."""
         await self._look()
         due = sorted(n for n, e in self._open.items() if e.is_due(self._replace_after_s))
-        if due and self._open[min(self._open)].sent_at is not None:
-            for nonce in range(count, min(self._open)):  # a reorganisation took what stood there
+        if due and due[0] == min(self._open) and self._open[due[0]].sent_at is not None:
+            for nonce in range(count, due[0]):  # a reorganisation took what stood there
                 await self._try(self._launch(nonce, self.address, "0x", TRANSFER_GAS, self._market))
         for nonce in due:
             entry = self._open[nonce]

@@ -58,9 +58,9 @@ class Business:
             balance=await self.chain.balance(self.address),
         )
 
-    async def audit(self, **changes):
+    async def audit(self, *, lag_s=0, **changes):
         token = Token(NETWORK, USDC.address.lower())
-        return await audit(self.database, self.chain, token, {self.address}, **changes)
+        return await audit(self.database, self.chain, token, {self.address}, lag_s=lag_s, **changes)
 
     async def adopt(self, transaction):
         token = Token(NETWORK, USDC.address.lower())

@@ -116,7 +116,7 @@ async def test_signed_purchases_are_unresolved_once_expired(ledger, clock, new_p
 
 
 async def test_reservations_never_signed_are_released_later(ledger, clock, books, new_purchase):
-    unsigned, signed = [await ledger.reserve(new_purchase()) for _ in range(2)]
+    _, signed = [await ledger.reserve(new_purchase()) for _ in range(2)]
     await ledger.signed(signed, nonce="0xAB", valid_before=1)
     clock.now += 100
     await ledger.reserve(new_purchase())

@@ -18,6 +18,9 @@ from tinybrain.payments.database import Database
 
 __all__ = ["CannotAudit", "Finding", "Report", "Token", "WalletBalance", "adopt", "audit"]
 
+LAG_S = 30.0
+"""A facilitator's node may be so far ahead of ours."""
+
 
 async def audit(
     database: Database,
@@ -26,8 +29,11 @@ async def audit(
     wallets: Iterable[str],
     *,
     now_s: float | None = None,
+    lag_s: float = LAG_S,
 ) -> Report:
     """Compare everything; `wallets` are our addresses in lower case, `now_s` Unix seconds.
+
+    What the ledger says and the chain does not show is waited for until `lag_s` are over.
 
     Raises:
         CannotAudit: The book of a wallet is not open.
@@ -39,5 +45,5 @@ async def audit(
     books = await opened_books(database, token, wallets)
     await check_journal(database, report)
     await check_rows(database, report, now_s=now_s)
-    await check_chain(database, chain, token, books, report, now_s=now_s)
+    await check_chain(database, chain, token, books, report, lag_s=lag_s)
     return report

@@ -5,6 +5,7 @@ is taken, then rows are read, and rows that were settled after that block are lo
 """
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -33,7 +34,6 @@ from tinybrain.usdc import format_usdc
 WINDOW = 20_000  # blocks whose transfers are held at once
 PART = 200  # transfers whose rows are looked up at once
 PAGE = 1_000
-LAG_S = 120  # a facilitator's node may be so far ahead of ours
 LAG_PAUSE_S = 2.0
 MOVED = {PaymentState.SETTLED, PaymentState.REFUNDED, PurchaseState.PAID}
 """States whose money has moved on the chain."""
@@ -63,9 +63,11 @@ async def opened_books(database: Database, token: Token, wallets: Iterable[str])
 
 
 async def check_chain(
-    database: Database, chain: Chain, token: Token, books: Books, report: Report, *, now_s: float
+    database: Database, chain: Chain, token: Token, books: Books, report: Report, *, lag_s: float
 ) -> None:
     """Compare transfers and balances of our wallets with the ledger.
+
+    `lag_s` is how far a facilitator's node may be ahead of ours.
 
     Raises:
         PaymentServiceError: The chain could not be asked.
@@ -77,7 +79,7 @@ async def check_chain(
     report.block = await chain.head()
     walk = _Walk(database, chain, token, books, report, up_to)
     await walk.compare(owners)
-    await walk.find_rows(now_s)
+    await walk.find_rows(lag_s)
     for address, book in books.items():
         expected = book.balance + booked[address] + walk.ahead[address]
         held = await chain.balance(address, report.block)
@@ -132,17 +134,17 @@ class _Walk:
                 f"transaction {transaction}", "is noted as the owner's; the chain does not show it"
             )
 
-    async def find_rows(self, now_s: float) -> None:
+    async def find_rows(self, lag_s: float) -> None:
         """Find the rows that say their money moved, and whose transfer was not met."""
-        missing = await self._unseen()
-        behind, deadline = self._report.block + 1, now_s + LAG_S
+        missing, behind = await self._unseen(), self._report.block + 1
+        deadline = time.monotonic() + lag_s
         while missing:
             head = await self._chain.head()
             await self._explain(behind, head)
             missing = [found for found in missing if (found.kind, found.row.id) not in self._seen]
-            behind, now_s = head + 1, now_s + LAG_PAUSE_S
-            if now_s > deadline or not any(_is_new(found.row, now_s) for found in missing):
+            if time.monotonic() > deadline:
                 break
+            behind = head + 1
             await asyncio.sleep(LAG_PAUSE_S)
         for found in missing:
             row = found.row
@@ -267,7 +269,3 @@ def _fault(made: Transfer, row: Row[Any]) -> str | None:
     if row.state in MOVED and (row.transaction or "").lower() != made.transaction:
         return f"names {row.transaction}, but the chain shows its transfer in {made.transaction}"
     return None
-
-
-def _is_new(row: Row[Any], now_s: float) -> bool:
-    return bool(row.updated_ms > (now_s - LAG_S) * 1000)

@@ -147,10 +147,7 @@ class ExactChecks:
         Raises:
             PaymentServiceError: The chain could not be asked.
         """
-        codes = await self._rpc.batch([("eth_getCode", (each, "latest")) for each in addresses])
-        for code in codes:
-            if isinstance(code, RpcRefused):
-                raise code
+        codes = await self._rpc.call_all([("eth_getCode", (each, "latest")) for each in addresses])
         return {each for each, code in zip(addresses, codes, strict=True) if code != "0x"}
 
     async def _require_token(self) -> None:

@@ -1,5 +1,7 @@
 """Double entry, tabs, refunds, idempotent replies, the hot wallet's transactions."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -45,7 +47,7 @@ def _extend_payments() -> None:
     op.create_index("payments_by_repayment", "payments", ["repaid_by"])
 
 
-def _filled(name: str, kind: sa.types.TypeEngine[object], default: object) -> sa.Column[object]:
+def _filled(name: str, kind: Any, default: Any) -> sa.Column[Any]:
     return sa.Column(name, kind, nullable=False, server_default=default)
 
 
