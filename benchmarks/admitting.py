@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from itertools import pairwise
 
 from latency import Row
-from paying import LocalChain, Payer
+from paying import PRODUCT, REQUEST_HASH, LocalChain, Payer, new_payment
 from prometheus_client import CollectorRegistry
 from x402 import x402FacilitatorSync
 from x402.mechanisms.evm.exact import register_exact_evm_facilitator
@@ -28,16 +28,11 @@ from tinybrain.payments.facilitators import build_verifier
 from tinybrain.payments.facilitators.base import SettlesOneByOne
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.merchant import Merchant
-from tinybrain.payments.pricing import Product
 from tinybrain.payments.receipts import percentile
 from tinybrain.payments.records import AnswerRecord, Charge, Limits, NewAnswer
-from tinybrain.payments.wire import PaymentHeader, read_payment
 from tinybrain.telemetry.metrics import Metrics
 from tinybrain.telemetry.prometheus import PrometheusMeters
-from tinybrain.usdc import Usdc
 
-PRODUCT = Product("/v1/chat/completions", "One chat answer", Usdc(10_000), "authorization")
-REQUEST_HASH = "0" * 64
 ADDRESS = "127.0.0.1"
 WARM_UP = 10
 REPEATS = 5  # of each way in one round
@@ -85,7 +80,7 @@ class Desk:
 
     async def admit(self) -> float:
         """Admit one payment and release it; milliseconds of the admission."""
-        credentials = Credentials(payment=self._new_payment(), address=ADDRESS)
+        credentials = Credentials(payment=new_payment(self._merchant, self._payer), address=ADDRESS)
         started = time.perf_counter()
         admitted = await self._admissions.admit(
             credentials, PRODUCT, mode="auto", request_hash=REQUEST_HASH, started=started
@@ -96,7 +91,7 @@ class Desk:
 
     async def step_by_step(self) -> list[float]:
         """The parts of an admission one after the other, each in milliseconds."""
-        header, answer_id = self._new_payment(), f"ans_{uuid.uuid4().hex}"
+        header, answer_id = new_payment(self._merchant, self._payer), f"ans_{uuid.uuid4().hex}"
         times = [time.perf_counter()]
         payment = self._merchant.identify(header, PRODUCT, request_hash=REQUEST_HASH)
         times.append(time.perf_counter())
@@ -108,13 +103,6 @@ class Desk:
         times.append(time.perf_counter())
         await self._ledger.finish(answer_id, AnswerRecord("failed"), charge=Charge.NO)
         return [(end - start) * 1000 for start, end in pairwise(times)]
-
-    def _new_payment(self) -> PaymentHeader:
-        terms = self._merchant.requirements(PRODUCT).model_dump(by_alias=True)
-        signed = {"PAYMENT-SIGNATURE": [self._payer.pay(terms)]}
-        payment = read_payment(lambda name: signed.get(name, []))
-        assert payment is not None
-        return payment
 
     async def _release(self, admitted: Admission | Repeated) -> None:
         # Nothing may pile up: what is unsettled is summed up at each claim.

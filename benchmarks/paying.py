@@ -1,6 +1,6 @@
 """A local chain with Circle's USDC, and payers on it who sign what they are asked for.
 
-Knows neither the gateway nor the ledger; a payment is made as the header that a caller sends.
+A payment is made and read as the header that a caller sends. Knows neither ledger nor gateway.
 """
 
 import base64
@@ -23,12 +23,18 @@ from tinybrain.devnet.token import give_ether, mint, place_usdc
 from tinybrain.devnet.tools import install_tools
 from tinybrain.devnet.wallets import private_key
 from tinybrain.payments.eip3009 import Authorization, Domain, sign
+from tinybrain.payments.merchant import Merchant
+from tinybrain.payments.pricing import Product
+from tinybrain.payments.wire import PaymentHeader, read_payment
 from tinybrain.usdc import Usdc
 
 TOOLS = Path(__file__).parents[1] / ".tinybrain" / "tools"
 TOKEN = USDC_BY_NETWORK[NETWORK]
 DOMAIN = Domain.of(NETWORK, TOKEN)
-BACKDATED_S = 600
+BACKDATED_S = 600  # as stock clients do
+PRODUCT = Product("/v1/chat/completions", "One chat answer", Usdc(10_000), "authorization")
+REQUEST_HASH = "0" * 64
+ANY_AMOUNT = Usdc(10**12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class LocalChain:
         return private_key(account)
 
     def settings(self, ledger_url: str) -> Settings:
-        """The settings of a service of its own: its ledger, its gas wallet, no limits of trust."""
+        """Of a service with a ledger and a gas wallet of its own that trusts every payer."""
         return load_settings(
             network=NETWORK,
             rpc_url=self._chain.url,
@@ -101,8 +107,8 @@ class LocalChain:
             facilitator="own",
             gas_private_key=self.new_gas_key(),
             ledger_url=ledger_url,
-            max_unsettled=Usdc(10**12),
-            max_unsettled_per_payer=Usdc(10**12),
+            max_unsettled=ANY_AMOUNT,
+            max_unsettled_per_payer=ANY_AMOUNT,
         )
 
     def mine(self, blocks: int) -> None:
@@ -117,3 +123,12 @@ class LocalChain:
     def pid(self) -> int:
         """The process of the chain."""
         return self._chain.process.pid
+
+
+def new_payment(merchant: Merchant, payer: Payer) -> PaymentHeader:
+    """A new payment for one answer, as the gateway reads it."""
+    terms = merchant.requirements(PRODUCT).model_dump(by_alias=True)
+    header = {"PAYMENT-SIGNATURE": [payer.pay(terms)]}
+    payment = read_payment(lambda name: header.get(name, []))
+    assert payment is not None
+    return payment

@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -24,23 +25,57 @@ def encode(payload):
     return {"PAYMENT-SIGNATURE": base64.b64encode(json.dumps(payload).encode()).decode()}
 
 
-def test_of_eight_copies_at_once_one_is_answered_and_settled(service, caller):
+def answers_of(service, caller):
+    """How many answers a caller's payments bought."""
+    paid = f"SELECT answer_id FROM payments WHERE payer = '{caller.address.lower()}'"
+    return len(service.rows("answers", f"id IN ({paid})"))
+
+
+def content(answer):
+    return answer.json()["choices"][0]["message"]["content"]
+
+
+def test_eight_copies_at_once_get_the_one_answer_that_is_made_and_settled(service, caller):
     headers = caller.headers(service)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: caller.ask(service, HELLO, headers=headers), range(8)))
-    assert sorted(answer.status_code for answer in answers) == [200, *[409] * 7]
+    assert [answer.status_code for answer in answers] == [200] * 8
+    assert len({answer.json()["x_tinybrain"]["receipt"] for answer in answers}) == 1
+    assert answers_of(service, caller) == 1
     assert caller.balance() == 990_000
     assert service.unfinished() == []
 
 
-def test_a_payment_sent_again_is_told_which_answer_it_bought(service, caller):
+def test_a_payment_sent_again_gets_the_answer_that_it_bought(service, caller):
     headers = caller.headers(service)
-    first = caller.ask(service, HELLO, headers=headers).json()
+    first = caller.ask(service, HELLO, headers=headers)
     again = caller.ask(service, HELLO, headers=headers)
+    assert again.status_code == 200
+    assert content(again) == content(first)
+    assert again.headers["x-tinybrain-receipt"] == first.headers["x-tinybrain-receipt"]
+    assert answers_of(service, caller) == 1
+    assert caller.balance() == 990_000
+
+
+def test_once_its_answer_is_not_kept_any_more_a_payment_is_told_its_receipt(open_service, caller):
+    with open_service(replay_s=0) as service:
+        headers = caller.headers(service)
+        first = caller.ask(service, HELLO, headers=headers).json()
+        time.sleep(0.01)
+        service.drain()
+        again = caller.ask(service, HELLO, headers=headers)
     assert (again.status_code, again.json()["error"]["code"]) == (409, "payment_already_used")
     assert first["x_tinybrain"]["receipt"] in again.json()["error"]["message"]
     assert again.headers["x-should-retry"] == "false"
     assert caller.balance() == 990_000
+
+
+def test_a_payment_for_one_question_buys_no_answer_to_another(service, caller):
+    headers = caller.headers(service)
+    caller.ask(service, HELLO, headers=headers)
+    again = caller.ask(service, HELLO | {"max_tokens": 17}, headers=headers)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "payment_already_used")
+    assert answers_of(service, caller) == 1
 
 
 def test_a_payment_for_one_format_does_not_buy_in_the_other_as_well(service, caller):
@@ -52,11 +87,14 @@ def test_a_payment_for_one_format_does_not_buy_in_the_other_as_well(service, cal
 
 def test_another_spelling_of_an_authorization_is_the_same(service, caller):
     headers = caller.headers(service)
-    caller.ask(service, HELLO, headers=headers)
+    first = caller.ask(service, HELLO, headers=headers)
     authorization, payload = authorization_in(headers)
     authorization["nonce"] = "0x" + authorization["nonce"][2:].upper()
     authorization["from"] = authorization["from"].lower()
-    assert caller.ask(service, HELLO, headers=encode(payload)).status_code == 409
+    again = caller.ask(service, HELLO, headers=encode(payload))
+    assert again.headers["x-tinybrain-receipt"] == first.headers["x-tinybrain-receipt"]
+    assert answers_of(service, caller) == 1
+    assert caller.balance() == 990_000
 
 
 def test_the_other_form_of_a_signature_buys_nothing(service, caller):
@@ -113,14 +151,15 @@ def spend_elsewhere(caller, headers, token, web3):
     web3.eth.wait_for_transaction_receipt(web3.eth.send_raw_transaction(raw))
 
 
+@pytest.mark.parametrize("limit", ["max_unsettled_per_payer", "max_unsettled"])
 def test_one_cent_buys_a_bounded_number_of_answers_at_once(
-    open_service, pauper, scripted, web3, token
+    open_service, pauper, scripted, web3, token, limit
 ):
     mint(web3, token, pauper.address, 10_000)
     speak = threading.Event()
     body = LOCAL | {"stream": True}
     with (
-        open_service(scripted(speak, "Well."), max_unsettled=3) as service,
+        open_service(scripted(speak, "Well."), **{limit: "0.03"}) as service,
         ThreadPoolExecutor(12) as pool,
     ):
         payments = [pauper.headers(service) for _ in range(12)]

@@ -179,7 +179,7 @@ class Locked:
 @pytest.fixture
 def impatient(monkeypatch):
     """The ledger waits less long for its lock."""
-    monkeypatch.setattr("tinybrain.payments.database.BUSY_TIMEOUT_MS", 100)
+    monkeypatch.setattr("tinybrain.payments.sqlite.BUSY_TIMEOUT_S", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -212,6 +212,6 @@ def test_an_answer_that_cannot_be_recorded_has_no_end_and_is_released_later(
         assert "ledger_unavailable" in answer.text
         assert "receipt" not in answer.text
         assert "[DONE]" not in answer.text
-        service.settler._abandoned_after_s = 0
+        service.housekeeping._abandoned_after_s = 0
         service.drain()
         not_charged(service)

@@ -35,13 +35,20 @@ def user(content):
 
 
 @pytest.mark.parametrize("path", [PATH, "/chat/completions"])
-def test_without_a_payment_the_price_is_told(service, refused, path):
-    assert refused(path=path, json=HELLO) == (402, "payment_required")
+def test_without_a_payment_the_price_is_told_to_clients_of_both_versions(service, path):
     answer = httpx.post(service.url + path, json=HELLO)
     (offer,) = decode_payment_required_header(answer.headers["payment-required"]).accepts
     assert (offer.amount, offer.pay_to) == ("10000", service.settings.pay_to)
-    assert answer.json()["accepts"][0]["amount"] == "10000"
+    told = answer.json()
+    assert (answer.status_code, told["code"]) == (402, "payment_required")
+    assert told["accepts"][0]["maxAmountRequired"] == "10000"
+    assert "costs $0.01" in told["error"]
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_an_openai_client_is_told_the_price_in_an_error_of_its_own(refused):
+    openai_client = {"X-Stainless-Lang": "python"}
+    assert refused(json=HELLO, headers=openai_client) == (402, "payment_required")
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 LATEST_S = 4.0  # callers are under way then
 DOWN_S = (0.2, 2.0)
@@ -53,34 +53,27 @@ async def strike(world, fault):
     if fault.deed == "pause":
         await _pause(world, fault)
     elif fault.target in REPLICAS:
-        os.kill(_replica(world, fault), signal.SIGKILL)  # Serve starts another
+        os.kill(_pid(world, fault), signal.SIGKILL)  # Serve starts another
     else:
-        crashes: dict[str, Callable[[float], Awaitable[None]]] = {
-            "chain": world.crash_chain,
-            "facilitator": world.crash_facilitator,
-            "upstream": world.crash_upstream,
-            "database": world.crash_database,
-        }
-        await crashes[fault.target](fault.lasts_s)
+        await getattr(world, f"crash_{fault.target}")(fault.lasts_s)
 
 
 async def _pause(world, fault):
     if fault.target == "database":
-        world.postgres.pause()
-        await asyncio.sleep(fault.lasts_s)
-        world.postgres.resume()
-        return
-    if fault.target in REPLICAS:
-        pid = _replica(world, fault)
+        pause, resume = world.postgres.pause, world.postgres.resume
     else:
-        pid = getattr(world, fault.target).pid
-    os.kill(pid, signal.SIGSTOP)
+        pid = _pid(world, fault)
+        pause = partial(os.kill, pid, signal.SIGSTOP)
+        resume = partial(os.kill, pid, signal.SIGCONT)
+    pause()
     try:
         await asyncio.sleep(fault.lasts_s)
     finally:
-        os.kill(pid, signal.SIGCONT)
+        resume()
 
 
-def _replica(world, fault):
+def _pid(world, fault):
+    if fault.target not in REPLICAS:
+        return getattr(world, fault.target).pid
     pids = sorted(world.replicas(REPLICAS[fault.target]))
     return pids[int(fault.which * len(pids))]

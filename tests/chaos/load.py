@@ -23,7 +23,8 @@ from tinybrain.payments.eip3009 import Authorization, Domain, sign
 CHAT, UPFRONT, ORIGINAL = "/v1/chat/completions", "/chat/completions", "/api/chat"
 LOCAL = ("tinychat", "Hello, who are you?")
 BOUGHT = ("tinybrain", "think hard: why is the sky blue?")
-DEPOSIT = "0.10"
+PRICE = 10_000
+DEPOSIT, DEPOSIT_ATOMIC = "0.10", 100_000
 PATIENCE_S = 14
 PAUSE_S = 0.4
 TRY_LATER = {404, 429, 500, 502, 503, 504}  # 404: Serve's proxy, of an application without replicas
@@ -46,9 +47,9 @@ class Question:
     path: str
     body: bytes
     headers: dict
-    price: int
-    answers: dict = field(default_factory=dict)
-    partly: set = field(default_factory=set)
+    key: str | None  # the payment's nonce, or the idempotency key on a tab
+    price: int = PRICE
+    answers: dict = field(default_factory=dict)  # texts by answer
     last: Reply = field(default_factory=Reply)
 
 
@@ -83,14 +84,15 @@ class Caller:
         challenge = await self.until(lambda: self._post(path, body), {402})
         if challenge is None:
             return None
-        question = Question(path, body, self._pay(challenge), price=10_000)
+        question = Question(path, body, *self._pay(challenge))
         self.questions.append(question)
         return question
 
     def keyed_question(self, token, path=CHAT, **changes):
         """A question that a tab pays for."""
-        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": secrets.token_hex(8)}
-        question = Question(path, self.body(path, **changes), headers, price=10_000)
+        key = secrets.token_hex(8)
+        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+        question = Question(path, self.body(path, **changes), headers, key)
         self.questions.append(question)
         return question
 
@@ -139,14 +141,12 @@ class Caller:
         finally:
             if reply.whole:
                 question.answers.setdefault(reply.answer_id, set()).add(reply.text)
-            elif reply.text:
-                question.partly.add(reply.answer_id)
 
     # --- tabs
 
     async def open_bar_tab(self):
         """A tab on a signed deposit; its token, or None."""
-        authorization, signature = self._sign(int(float(DEPOSIT) * 1e6), lasts_s=3600)
+        authorization, signature = self._sign(DEPOSIT_ATOMIC, lasts_s=3600)
         deposit = {"authorization": authorization, "signature": signature}
         body = {"walletAddress": self._wallet.address, "depositAuth": deposit}
         opened = await self.until(lambda: self._post("/api/session/open", json.dumps(body)), {200})
@@ -167,7 +167,8 @@ class Caller:
         challenge = await self.until(lambda: self._post("/v1/tabs", body), {402})
         if challenge is None:
             return None
-        headers = self._pay(challenge) | {"Idempotency-Key": secrets.token_hex(8)}
+        payment, nonce = self._pay(challenge)
+        headers = payment | {"Idempotency-Key": nonce}
         opened = await self.until(lambda: self._post("/v1/tabs", body, headers), {201, 202})
         if opened is None:
             return None
@@ -177,7 +178,9 @@ class Caller:
     async def close_prepaid_tab(self, tab_id):
         """Close it, and have the rest refunded."""
         headers = {"Authorization": f"Bearer {self.tab_token}"}
-        await self.until(lambda: self._request("DELETE", f"/v1/tabs/{tab_id}", None, headers), {200})
+        await self.until(
+            lambda: self._request("DELETE", f"/v1/tabs/{tab_id}", None, headers), {200}
+        )
 
     # --- the wire
 
@@ -203,7 +206,8 @@ class Caller:
     def _pay(self, challenge):
         required = decode_payment_required_header(challenge.headers["PAYMENT-REQUIRED"])
         payload = self._payer.create_payment_payload(required)
-        return {"PAYMENT-SIGNATURE": encode_payment_signature_header(payload)}
+        header = {"PAYMENT-SIGNATURE": encode_payment_signature_header(payload)}
+        return header, payload.payload["authorization"]["nonce"].lower()
 
     def _sign(self, amount, *, lasts_s):
         now = int(time.time())
@@ -311,7 +315,9 @@ async def keeps_prepaid_tab(caller):
 async def has_api_key(caller):
     """Asks for free."""
     for stream in (True, False):
-        question = Question(CHAT, caller.body(CHAT, stream=stream), {"X-API-Key": API_KEY}, 0)
+        question = Question(
+            CHAT, caller.body(CHAT, stream=stream), {"X-API-Key": API_KEY}, None, price=0
+        )
         caller.questions.append(question)
         await caller.ask(question)
 

@@ -33,6 +33,7 @@ TIDY_S = 10  # between two rounds of housekeeping
 GRACE_S = 20  # for work that is due, on a busy machine
 ABANDONED_S = ANSWER_TIMEOUT_S + SETTLE_MARGIN_S
 POLL_S = 0.5
+UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=64)
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,23 @@ class Proof:
 
     def __init__(self, world, http, database, rpc):
         self._world = world
-        self._http = http
+        self.http = http
         self._database = database
         self._settings = world.settings
         self.chain = Chain(rpc, self._settings.token.address)
 
     # --- what is not final
 
-    async def drained(self, *, wait_s):
-        """Wait until every row is final, or waits for its time; returns those."""
+    async def drained(self, *, wait_s, of_all=False):
+        """Wait until every row is final or waits for its time; returns those that are open.
+
+        With `of_all`, until every row is final.
+        """
         deadline = time.monotonic() + wait_s
         while rows := await self.open_rows():
+            soon = time.time() + GRACE_S + POLL_S
+            if not of_all and all(row.final_by > soon for row in rows):
+                break
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(POLL_S)
@@ -81,11 +88,11 @@ class Proof:
                 for row in await read(answers, answers.c.outcome == "running")
             ]
             for row in await read(payments, payments.c.state.in_(UNSETTLED)):
-                waits = row.state == PaymentState.CLAIMED and row.flow == "authorization"
-                if not waits:  # else for its answer or its tab
-                    payer = row.pay_to if row.purpose == Purpose.REFUND else row.payer
-                    final_by = row.due_ms / 1000 + GRACE_S
-                    rows.append(OpenRow(f"{row.purpose} {row.id}", row.state, payer, final_by))
+                payer = row.pay_to if row.purpose == Purpose.REFUND else row.payer
+                final_by = row.due_ms / 1000 + GRACE_S
+                if row.state == PaymentState.CLAIMED and row.flow == "authorization":
+                    final_by = float("inf")  # waits for its answer or its tab, which are here too
+                rows.append(OpenRow(f"{row.purpose} {row.id}", row.state, payer, final_by))
             for row in await read(tabs, or_(tabs.c.state != TabState.CLOSED, tabs.c.held > 0)):
                 final_by = row.used_ms / 1000 + TAB_IDLE_S + ABANDONED_S + TIDY_S + GRACE_S
                 rows.append(OpenRow(f"tab {row.id}", row.state, row.payer, final_by))
@@ -93,64 +100,89 @@ class Proof:
                 expires = row.valid_before and row.valid_before + CLOCK_MARGIN_S + TIDY_S + GRACE_S
                 final_by = expires or _abandoned(row)
                 rows.append(OpenRow(f"purchase {row.id}", row.state, None, final_by))
-            running = {row.subject.partition(" ")[2] for row in rows if row.state == "running"}
-            by_answer = payments.c.answer_id.in_(running)
-            for row in await read(payments, by_answer):
-                rows.append(OpenRow(f"payment {row.id}", row.state, row.payer, float("inf")))
         return rows
 
     # --- one caller
 
     async def faults_of(self, caller):
         """What is wrong with a caller all of whose rows are final; empty if nothing is."""
+        receipts = await self._receipts(caller)
+        charged = {key: receipt for key, receipt in receipts.items() if receipt["charged"]}
         faults = []
-        receipts = [await self._receipt(answer_id) for answer_id in await self._bought(caller)]
-        charged = {receipt["id"]: receipt["charged"] for receipt in receipts}
         lost = WALLET_USDC - await self.chain.balance(caller.address)
-        if lost != sum(charged.values()):
-            faults.append(f"lost {lost}, was charged {charged}")
+        if lost != sum(receipt["charged"] for receipt in charged.values()):
+            faults.append(f"lost {lost} and was charged {charged}")
+        if never_asked := charged.keys() - {question.key for question in caller.questions}:
+            faults.append(f"was charged for what it never asked: {never_asked}")
         for question in caller.questions:
-            faults += await self._faults_of(caller, question, charged)
-        unknown = {key for key, amount in charged.items() if amount} - {
-            answer_id for question in caller.questions for answer_id in question.answers
-        }
-        partly = {answer_id for question in caller.questions for answer_id in question.partly}
-        aborted = {receipt["id"] for receipt in receipts if receipt["outcome"] == "aborted"}
-        if unknown - (partly & aborted):
-            faults.append(f"paid for answers that nothing brings: {unknown}")
+            if question.price:
+                faults += await self._faults_of(caller, question, charged.get(question.key))
         return [f"{caller.behaviour.__name__} {caller.address} {fault}" for fault in faults]
 
-    async def _faults_of(self, caller, question, charged):
-        if question.price and not question.answers and any(charged.values()):
-            await self._fetch_again(caller, question, charged)
-        ids, texts = set(question.answers), set().union(*question.answers.values())
-        if question.price and (len(ids) > 1 or len(texts) > 1):
-            return [f"got several answers for one payment: {question.answers}"]
-        if question.price and any(not charged.get(answer_id) for answer_id in ids):
-            return [f"got {ids} for nothing"]
-        return []
-
-    async def _fetch_again(self, caller, question, charged):
-        """Ask once more with the same payment; only where that cannot buy anything new."""
-        if await self._is_spent(caller, question, charged):
+    async def _faults_of(self, caller, question, receipt):
+        """A charged answer was delivered, or is when it is asked for again; no other one was."""
+        if receipt is None:
+            return [f"got {set(question.answers)} for nothing"] if question.answers else []
+        if not question.answers:
             await caller.send(question)
+        if set(question.answers) != {receipt["id"]}:
+            what = f"{receipt['id']}, which is {receipt['outcome']}"
+            return [f"paid {what}, got {set(question.answers)}; asked again: {question.last}"]
+        texts = question.answers[receipt["id"]]
+        return [f"got several texts of {receipt['id']}: {texts}"] if len(texts) > 1 else []
 
-    async def _is_spent(self, caller, question, charged):
-        """Whether what pays for the question has bought an answer."""
-        ...
-
-    async def _bought(self, caller):
-        """Every answer that this caller's payments and tabs were claimed for."""
-        of_tabs = (
-            select(charges.c.answer_id)
-            .join(tabs, tabs.c.id == charges.c.tab_id)
-            .where(tabs.c.payer == caller.address)
-        )
-        of_payments = select(payments.c.answer_id).where(
-            payments.c.payer == caller.address, payments.c.purpose == Purpose.ANSWER
-        )
+    async def _receipts(self, caller):
+        """The receipts of what its payments and tabs were claimed for, by nonce or key."""
+        own_tabs = charges.join(tabs, tabs.c.id == charges.c.tab_id)
+        found = []
         async with self._database.read() as connection:
-            return [
-                *(await connection.scalars(of_tabs)).all(),
-                *(await connection.scalars(of_payments)).all(),
-            ]
+            for query in (
+                select(payments.c.nonce, payments.c.answer_id).where(
+                    payments.c.payer == caller.address, payments.c.purpose == Purpose.ANSWER
+                ),
+                select(charges.c.idempotency_key, charges.c.answer_id)
+                .select_from(own_tabs)
+                .where(tabs.c.payer == caller.address, charges.c.state == ChargeState.CAPTURED),
+            ):
+                found += (await connection.execute(query)).all()
+        return {key: await self._receipt(answer_id) for key, answer_id in found}
+
+    async def _receipt(self, answer_id):
+        response = await self.http.get(f"{self._world.url}/v1/receipts/{answer_id}")
+        return response.raise_for_status().json()
+
+    # --- everything together
+
+    async def differences(self):
+        """What ledger and chain do not agree on, and debts: no caller here owes anything."""
+        token = Token(self._settings.network, self._settings.token.address.lower())
+        report = await audit(self._database, self.chain, token, {self._settings.pay_to.lower()})
+        return [*report.differences, *report.debts, *await self._provider_differences()]
+
+    async def _provider_differences(self):
+        """The seller of the larger model got what the ledger says that it was paid."""
+        provider = self._settings.upstream_pay_to
+        async with self._database.read() as connection:
+            rows = (await connection.execute(select(purchases.c.state, purchases.c.amount))).all()
+        held = await self.chain.balance(provider)
+        paid = sum(row.amount for row in rows if row.state == PurchaseState.PAID)
+        perhaps = sum(row.amount for row in rows if row.state == PurchaseState.RESERVED)
+        if paid <= held <= paid + perhaps:
+            return []
+        return [f"the provider holds {held}; {paid} is noted as paid, {perhaps} as on its way"]
+
+
+@asynccontextmanager
+async def proof_of(world):
+    """The books of a running world, for the event loop that is running."""
+    database, rpc = await Database.open(world.settings.ledger), Rpc(world.settings.rpc)
+    try:
+        async with httpx.AsyncClient(timeout=40, trust_env=False, limits=UNLIMITED) as http:
+            yield Proof(world, http, database, rpc)
+    finally:
+        await rpc.aclose()
+        await database.close()
+
+
+def _abandoned(row):
+    return row.created_ms / 1000 + ABANDONED_S + TIDY_S + GRACE_S

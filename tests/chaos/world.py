@@ -21,7 +21,7 @@ from tests.payments.local_postgres import LocalPostgres
 from tinybrain.config import load_settings
 from tinybrain.devnet import launcher
 from tinybrain.devnet.chain import Chain, connect, control
-from tinybrain.devnet.processes import answers, claim_port
+from tinybrain.devnet.processes import claim_port
 from tinybrain.devnet.token import mint, place_usdc
 from tinybrain.devnet.world import Devnet, Ports
 from tinybrain.usdc import Usdc
@@ -149,7 +149,7 @@ class World:
         control(web3, "setAutomine", False)
         state = self.devnet.folder / "chain.json"
         since = time.time_ns()
-        while not (state.exists() and state.stat().st_mtime_ns > since):
+        while not (state.exists() and state.stat().st_mtime_ns > since):  # noqa: ASYNC110  # a file
             await asyncio.sleep(POLL_S)
         await asyncio.sleep(3 * POLL_S)  # written to its end
         kept = state.read_bytes()
@@ -239,10 +239,6 @@ class World:
             check=False,
         )
         return done.returncode, done.stdout + done.stderr
-
-    def alive(self):
-        """Whether anything answers at all."""
-        return answers(f"{self.url}/health")
 
 
 def _end(processes):

@@ -143,6 +143,22 @@ async def test_killed_while_a_refund_was_sent_it_is_found_on_the_chain(merchant,
     assert ((await merchant.row(refund)).state, merchant.balance(payer)) == ("settled", 1_000_000)
 
 
+async def test_a_refund_that_expired_while_nobody_ran_is_signed_again(
+    merchant, payer, refund, clock
+):
+    await merchant.ledger.take([refund.id])
+    signed = RefundSigner(merchant.settings).sign(refund)
+    await merchant.ledger.refund_signed(refund.id, valid_before=signed.valid_before, payload={})
+    clock.now += 400
+    settler = merchant.settler()
+    await settler.recover()
+    await settler.drain()
+    assert (await merchant.row(refund)).state == "served"
+    clock.now = time.time() + 5
+    await settler.settle_payment(refund.id)
+    assert merchant.balance(payer) == 1_000_000
+
+
 async def test_a_refund_is_signed_for_exactly_what_the_ledger_says(merchant, refund):
     signed = RefundSigner(merchant.settings, clock=lambda: 2_000_000_000).sign(refund)
     authorization = Authorization.model_validate(signed.payload.payload["authorization"])

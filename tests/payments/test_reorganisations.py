@@ -6,6 +6,7 @@ import pytest
 from x402.schemas import SettleResponse
 
 from tests.payments.settling import NETWORK, LosesAnswers, Merchant
+from tinybrain.payments.records import Collected
 from tinybrain.payments.reorganisations import Reorganisations
 
 pytestmark = pytest.mark.chain
@@ -78,6 +79,20 @@ async def test_a_transfer_is_final_when_enough_blocks_stand_on_it(reorganisation
     assert ((await row()).final, (await row()).state) == (True, "settled")
 
 
+async def test_a_transfer_whose_block_was_not_told_is_final_no_sooner(
+    reorganisations, merchant, payer
+):
+    row = await merchant.sell(payer)
+    await merchant.ledger.take([row.id])
+    transaction = merchant.send(merchant.transfer(payer, row))
+    await merchant.ledger.settled([Collected(row.id, transaction, block=None)])
+    await reorganisations.look()
+    assert ((await merchant.row(row)).state, (await merchant.row(row)).final) == ("settled", False)
+    merchant.anvil("mine", hex(CONFIRMATIONS))
+    await reorganisations.look()
+    assert (await merchant.row(row)).final
+
+
 async def test_a_transfer_that_a_reorganisation_dropped_is_settled_again(
     reorganisations, settler, merchant, settled, row, clock
 ):
@@ -113,11 +128,15 @@ async def test_a_transfer_that_was_mined_in_another_block_is_noted_there(
 async def test_a_transfer_that_was_mined_in_another_transaction_is_noted_with_it(
     reorganisations, merchant, payer, settled, row
 ):
-    merchant.anvil("reorg", DEPTH, [])
-    transaction = merchant.send(merchant.transfer(payer, settled))
+    call = merchant.transfer(payer, settled)
+    options = {"from": merchant.gas.address, "nonce": 0, "gas": 200_000}
+    signed = merchant.gas.sign_transaction(call.build_transaction(options))
+    merchant.anvil("reorg", DEPTH, [[signed.raw_transaction.to_0x_hex(), 0]])
     merchant.anvil("mine", hex(CONFIRMATIONS))
     await reorganisations.look()
-    assert ((await row()).state, (await row()).transaction) == ("settled", transaction)
+    moved = await row()
+    assert (moved.state, moved.transaction) == ("settled", signed.hash.to_0x_hex())
+    assert moved.block == settled.block
 
 
 async def test_a_payer_who_cancels_in_the_reorganised_chain_owes(

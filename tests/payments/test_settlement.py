@@ -118,9 +118,10 @@ async def test_no_batch_is_larger_than_the_setting(merchant, payer):
 
 async def test_those_who_ask_at_once_share_a_batch(settler, merchant, payer):
     rows = [await merchant.sell(payer) for _ in range(6)]
+    await asyncio.gather(*map(merchant.row, rows))  # connections are opened once
     outcomes = await asyncio.gather(*(settler.settle_answer(row.answer_id) for row in rows))
     assert [outcome.state for outcome in outcomes] == ["settled"] * 6
-    assert merchant.measured("tinybrain_settlement_batch_size_count") < 4
+    assert merchant.measured("tinybrain_settlement_batch_size_count") <= 2
 
 
 async def test_a_payment_that_asks_during_a_batch_is_settled_with_the_next(
@@ -465,6 +466,23 @@ async def test_another_settlers_payment_is_left_to_it(settler, merchant, served,
     await merchant.ledger.take([served.id])
     assert (await settler.settle_payment(served.id)).state == "settling"
     assert (await row()).attempts == 1
+
+
+async def test_a_payment_that_another_settler_took_over_does_not_hold_up_its_batch(
+    settler, merchant, payer, served, row, clock
+):
+    other = await merchant.sell(payer)
+
+    class TakesOver:
+        async def settle_many(self, orders):
+            await merchant.ledger.try_again(served.id, after_s=1, note="taken over")
+            return await merchant.facilitator.settle_many(orders)
+
+    await merchant.settler(TakesOver()).drain()
+    assert [(await merchant.row(each)).state for each in (served, other)] == ["served", "settled"]
+    clock.now += 5
+    await settler.drain()
+    assert ((await row()).state, merchant.balance()) == ("settled", 20_000)
 
 
 async def test_two_settlers_on_one_ledger_and_one_key_settle_every_payment_once(

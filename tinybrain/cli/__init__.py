@@ -20,6 +20,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+ledger = typer.Typer(
+    help="List, filter and export what the ledger holds; changes nothing.", no_args_is_help=True
+)
+app.add_typer(ledger, name="ledger")
+
 Url = Annotated[str, typer.Option(envvar="TINYBRAIN_URL", help="Where the service listens.")]
 Home = Annotated[
     Path, typer.Option(envvar="TINYBRAIN_HOME", help="Where the devnet keeps its state.")
@@ -37,6 +42,14 @@ Model = Annotated[str, typer.Option(help="tinybrain, tinychat, or the larger mod
 MaxPrice = Annotated[str, typer.Option(help="Pay at most this for an answer, in dollars.")]
 MaxTokens = Annotated[int, typer.Option(min=1, max=4096, help="Longest answer, in tokens.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+Kind = Annotated[
+    str, typer.Argument(help="payments, refunds, purchases, tabs, entries or answers.")
+]
+State = Annotated[str | None, typer.Option(help="Only those in this state, such as debt.")]
+Payer = Annotated[str | None, typer.Option(help="Only those of this address.")]
+AnswerId = Annotated[str | None, typer.Option("--answer", help="Only those of this answer.")]
+Since = Annotated[str | None, typer.Option(help="Only from this time on, such as 2026-11-01.")]
+Until = Annotated[str | None, typer.Option(help="Only before this time; UTC unless it says else.")]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_HOME = Path(".tinybrain")
@@ -106,6 +119,81 @@ def doctor(
     from tinybrain.cli.doctor import examine
 
     raise typer.Exit(_run(examine(online=online, as_json=as_json)))
+
+
+@app.command()
+def audit(
+    adopt: Annotated[
+        str | None,
+        typer.Option(help="Note this transaction as the owner's own deposit or withdrawal."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare ledger and chain: 0 if they agree, 1 if they differ, 2 if that cannot be told."""
+    from tinybrain.cli.audit import adopt_transfer, run_audit
+
+    work = adopt_transfer(adopt, as_json=as_json) if adopt else run_audit(as_json=as_json)
+    raise typer.Exit(_run(work))
+
+
+@ledger.command("list")
+def ledger_list(
+    kind: Kind,
+    state: State = None,
+    payer: Payer = None,
+    answer: AnswerId = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest rows of a kind."""
+    from tinybrain.cli.ledger import list_rows, parse_filters, parse_kind
+
+    def listing() -> Coroutine[Any, Any, None]:
+        filters = parse_filters(state=state, payer=payer, answer=answer, since=since, until=until)
+        return list_rows(parse_kind(kind), filters, limit=limit, as_json=as_json)
+
+    _run(_guard(listing))
+
+
+@ledger.command("export")
+def ledger_export(
+    kind: Kind,
+    target: Annotated[str, typer.Option("--csv", help="The file, or - for standard output.")] = "-",
+    state: State = None,
+    payer: Payer = None,
+    answer: AnswerId = None,
+    since: Since = None,
+    until: Until = None,
+) -> None:
+    """Write all rows of a kind as CSV, oldest first, with atomic USDC and Unix milliseconds."""
+    from tinybrain.cli.ledger import export_rows, parse_filters, parse_kind
+
+    def export() -> Coroutine[Any, Any, None]:
+        filters = parse_filters(state=state, payer=payer, answer=answer, since=since, until=until)
+        return export_rows(parse_kind(kind), filters, target=target)
+
+    _run(_guard(export))
+
+
+@ledger.command("balances")
+def ledger_balances(as_json: AsJson = False) -> None:
+    """Print the trial balance of the journal."""
+    from tinybrain.cli.ledger import print_balances
+
+    _run(print_balances(as_json=as_json))
+
+
+@ledger.command("show")
+def ledger_show(
+    answer_id: Annotated[str, typer.Argument(help="The answer's id, ans_ and 32 digits.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print all that is known of one answer."""
+    from tinybrain.cli.ledger import show_answer
+
+    _run(show_answer(answer_id, as_json=as_json))
 
 
 @app.command()

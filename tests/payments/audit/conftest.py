@@ -233,8 +233,10 @@ def found(business):
     """The differences that an audit finds, by what they name."""
 
     async def run(**changes):
-        report = await business.audit(**changes)
-        return {finding.subject: finding.text for finding in report.differences}
+        told = {}
+        for finding in (await business.audit(**changes)).differences:
+            told[finding.subject] = f"{told.get(finding.subject, '')}{finding.text}\n"
+        return told
 
     return run
 

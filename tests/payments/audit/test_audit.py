@@ -109,7 +109,7 @@ async def test_a_reorganised_payment_that_was_settled_again_adds_up(business):
         ("UPDATE purchases SET amount = 999 WHERE id = {purchase}", "purchase", "the chain shows"),
         ("UPDATE purchases SET state = 'released'", "purchase", "is released"),
         ("UPDATE purchases SET state = 'reserved'", "purchase", "is reserved"),
-        ("UPDATE entries SET amount = 9000 WHERE kind = 'sale'", "payment", "revenue by $0.009"),
+        ("UPDATE entries SET amount = 9000 WHERE kind = 'sale'", "payment", "revenue by -$0.009"),
         ("UPDATE entries SET credit = 'cost' WHERE kind = 'sale'", "payment", "cost by -$0.01"),
         ("DELETE FROM entries WHERE kind = 'sale'", "payment", "revenue by $0.00"),
         ("DELETE FROM entries WHERE kind = 'collection'", "payment", "wallet:"),

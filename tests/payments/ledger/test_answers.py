@@ -158,3 +158,7 @@ async def test_the_answer_costs_what_its_purchases_cost(ledger, receipts, new_an
     refused = await ledger.reserve(new_purchase(900, new_answer().id))
     await ledger.release_purchase(refused, note="refused")
     assert (await receipts.receipt(new_answer().id))["cost"] == 700
+
+
+async def test_a_ledger_that_can_be_read_answers_a_ping(ledger, database):
+    await ledger.ping()

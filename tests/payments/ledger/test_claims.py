@@ -1,8 +1,11 @@
 """A payment is claimed once, and only by a payer who may owe that much more."""
 
-import pytest
+import contextlib
 
-from tinybrain.errors import DebtOwed, PaymentConflict, TooManyUnsettled
+import pytest
+from sqlalchemy import text
+
+from tinybrain.errors import DebtOwed, LedgerUnavailable, PaymentConflict, TooManyUnsettled
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.records import Limits, Purpose
 from tinybrain.payments.schema import payments
@@ -51,6 +54,25 @@ async def test_a_released_deposit_used_for_an_answer_leaves_its_tab(
     await ledger.begin(new_answer(), new_payment(2_001))
     row = await ledger.payment_of(new_answer().id)
     assert (row.id, row.purpose, row.tab_id) == (tab.payment_id, "answer", None)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_full_disk_refuses_the_claim_and_keeps_what_was_written(
+    database, books, new_answer, new_payment
+):
+    ledger, claimed = Ledger(database, limits=Limits(unsettled_per_payer=10**9)), 0
+    async with database.read() as connection:  # the pool's one connection, so far
+        pages = await connection.scalar(text("pragma page_count"))
+        await connection.execute(text(f"pragma max_page_count = {pages + 3}"))
+    large = {"signature": "0x" + "f" * 2_000}
+    with contextlib.suppress(LedgerUnavailable):
+        while claimed < 100:
+            await ledger.begin(new_answer(claimed), new_payment(claimed, payload=large))
+            claimed += 1
+    assert 0 < claimed < 100
+    with pytest.raises(LedgerUnavailable, match="full"):
+        await ledger.begin(new_answer(claimed), new_payment(claimed, payload=large))
+    assert len(await books.rows(payments)) == claimed
 
 
 # --- the same request again

@@ -20,10 +20,10 @@ class TransactionBook:
         self._network = network
 
     async def record(self, transaction: SignedTransaction) -> None:
-        """Keep a signed transaction before it is sent."""
+        """Keep a signed transaction before it is sent, perhaps once more after its nonce closed."""
         async with self._database.write() as connection:
             known = self._of(transaction.wallet) & (transactions.c.hash == transaction.hash)
-            if (await connection.execute(select(transactions.c.id).where(known))).first():
+            if await change(connection, transactions, known, state="sent"):
                 return
             await connection.execute(
                 insert(transactions).values(

