@@ -19,8 +19,10 @@ from tinybrain.devnet.http_server import serve
 from tinybrain.errors import LocalModelError
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.database import Database
-from tinybrain.payments.facilitators import build_settler, build_verifier
-from tinybrain.payments.ledger import Ledger
+from tinybrain.payments.facilitators import build_gas_wallet, build_settler, build_verifier
+from tinybrain.payments.ledger import Ledger, TransactionBook
+from tinybrain.payments.refunding import RefundSigner
+from tinybrain.payments.rpc import Rpc
 from tinybrain.payments.settlement import Settler
 from tinybrain.telemetry.metrics import Metrics
 from tinybrain.telemetry.prometheus import PrometheusMeters
@@ -44,10 +46,16 @@ def main(settings: Settings, *, port: int) -> None:
     @asynccontextmanager
     async def open_gateway() -> AsyncIterator[Gateway]:
         database = await Database.open(settings.ledger)
-        verifier, settling = build_verifier(settings), build_settler(settings)
-        chain = Chain(settings.rpc, settings.token.address)
+        wallet = build_gas_wallet(settings, TransactionBook(database, settings.network))
+        verifier, settling = build_verifier(settings), build_settler(settings, wallet)
+        rpc = Rpc(settings.rpc)
         settler = Settler(
-            Ledger(database), settling, chain, metrics, answer_timeout_s=settings.answer_timeout_s
+            Ledger(database),
+            settling,
+            Chain(rpc, settings.token.address),
+            metrics,
+            RefundSigner(settings),
+            wallet=wallet,
         )
         async with httpx.AsyncClient() as client:
             gateway = build_gateway(
@@ -57,12 +65,14 @@ def main(settings: Settings, *, port: int) -> None:
                 local=_NoLocalModel(),
                 upstream=build_upstream(settings, client),
                 settle=settler.settle_answer,
+                settle_payment=settler.settle_payment,
                 metrics=metrics,
             )
             yield gateway
             await gateway.close()
         await verifier.aclose()
         await settling.aclose()
+        await rpc.aclose()
         await database.close()
 
     async def scrape() -> str:

@@ -23,7 +23,7 @@ from sqlalchemy import select
 from tinybrain.config import Settings
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.database import Database
-from tinybrain.payments.facilitators import build_settler
+from tinybrain.payments.facilitators import build_gas_wallet, build_settler
 from tinybrain.payments.ledger import Ledger, TransactionBook
 from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.records import AnswerRecord, Charge, Limits, NewAnswer, PaymentState
@@ -127,7 +127,8 @@ async def _open(stack: AsyncExitStack, way: Way, settings: Settings) -> Outbox:
     database = await Database.open(settings.ledger)
     stack.push_async_callback(database.close)
     ledger = Ledger(database, limits=Limits.of(settings))
-    facilitator = build_settler(settings, TransactionBook(database, settings.network))
+    wallet = build_gas_wallet(settings, TransactionBook(database, settings.network))
+    facilitator = build_settler(settings, wallet)
     stack.push_async_callback(facilitator.aclose)
     rpc = Rpc(settings.rpc)
     stack.push_async_callback(rpc.aclose)

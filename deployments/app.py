@@ -24,7 +24,8 @@ def build_app(args: dict[str, Any]) -> Application:
         ConfigError: Settings are missing or wrong; the message names each.
     """
     settings = load_settings(**args).require_serving()
-    settings = settings.model_copy(update={"refunds": can_refund(settings)})
+    refunds = settings.refunds is not False and can_refund(settings)
+    settings = settings.model_copy(update={"refunds": refunds})
     resources = {"num_cpus": REPLICA_CPUS}
     # A replica that is replaced may finish its answers: cut streams lose their payments too.
     drain_s = settings.answer_timeout_s + DRAIN_MARGIN_S

@@ -12,7 +12,7 @@ from tinybrain.config import Settings
 from tinybrain.errors import TinyBrainError
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.database import Database
-from tinybrain.payments.facilitators import build_settler
+from tinybrain.payments.facilitators import build_gas_wallet, build_settler
 from tinybrain.payments.gas_watch import GasWatch
 from tinybrain.payments.housekeeping import Housekeeping
 from tinybrain.payments.ledger import Ledger, TransactionBook
@@ -20,7 +20,6 @@ from tinybrain.payments.refunding import RefundSigner
 from tinybrain.payments.reorganisations import Reorganisations
 from tinybrain.payments.rpc import Rpc
 from tinybrain.payments.settlement import Outcome, Settler
-from tinybrain.payments.wallet import HotWallet, TransactionStore
 from tinybrain.telemetry.metrics import Gauge, Levels
 
 log = logging.getLogger(__name__)
@@ -40,13 +39,13 @@ class SettlementReplica:
         metrics = ray_metrics_of_service()
         levels = Levels(_RayGauges())
         store = TransactionBook(database, settings.network)
-        wallet = _gas_wallet(settings, store)
+        wallet = build_gas_wallet(settings, store)
         self._gas = (
             GasWatch(wallet, levels, enough=settings.low_gas_settlements) if wallet else None
         )
         self._settler = Settler(
             ledger,
-            build_settler(settings, store),
+            build_settler(settings, wallet),
             chain,
             metrics,
             RefundSigner(settings),
@@ -89,13 +88,6 @@ class SettlementReplica:
         """Replace this replica if one of its loops has ended."""
         if any(loop.done() for loop in self._loops):
             raise RuntimeError("a settlement loop has ended")
-
-
-def _gas_wallet(settings: Settings, store: TransactionStore) -> HotWallet | None:
-    if "own" not in settings.facilitators or settings.gas_private_key is None:
-        return None
-    key = settings.gas_private_key.get_secret_value()
-    return HotWallet(key, Rpc(settings.rpc), settings.network, store)
 
 
 class _Gauge:

@@ -30,7 +30,7 @@ from tinybrain.engine.tinychat import load_tinychat
 from tinybrain.payments.agent import PayingTransport
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.database import Database
-from tinybrain.payments.facilitators import build_settler, build_verifier
+from tinybrain.payments.facilitators import build_gas_wallet, build_settler, build_verifier
 from tinybrain.payments.housekeeping import Housekeeping
 from tinybrain.payments.ledger import Ledger, TransactionBook
 from tinybrain.payments.records import Limits
@@ -89,10 +89,14 @@ class Service:
         database = await Database.open(settings.ledger)
         self.ledger = ledger = Ledger(database, limits=Limits.of(settings))
         verifier = build_verifier(settings)
-        collector = build_settler(settings, TransactionBook(database, settings.network))
+        store = TransactionBook(database, settings.network)
+        wallet = build_gas_wallet(settings, store)
+        collector = build_settler(settings, wallet)
         rpc = Rpc(settings.rpc)
         chain = Chain(rpc, settings.token.address)
-        self.settler = Settler(ledger, collector, chain, metrics, RefundSigner(settings))
+        self.settler = Settler(
+            ledger, collector, chain, metrics, RefundSigner(settings), wallet=wallet
+        )
         self.housekeeping = Housekeeping(
             settings, database, ledger, chain, metrics, Levels(_Gauges())
         )
@@ -185,9 +189,7 @@ class Caller:
     def balance(self):
         return self._usdc(self.address)
 
-    def headers(
-        self, service, *, path=CHAT, body=HELLO, signer=None, identifier=None, **changes
-    ):
+    def headers(self, service, *, path=CHAT, body=HELLO, signer=None, identifier=None, **changes):
         """PAYMENT-SIGNATURE for one request; `changes` are terms or times that differ."""
         answer = httpx.post(service.url + path, json=body)
         terms = challenge(answer)["accepts"][0] | changes

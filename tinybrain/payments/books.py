@@ -139,13 +139,14 @@ class Books:
 
     async def balances(self) -> list[AccountBalance]:
         """The trial balance: every account of the journal, in alphabetical order."""
-        zero = literal_column("0")
-        legs = union_all(
-            select(entries.c.debit.label("account"), entries.c.amount.label("debit"), zero),
-            select(entries.c.credit, zero, entries.c.amount),
-        ).subquery()
-        account, debit, credit = legs.c
-        query = select(account, func.sum(debit), func.sum(credit)).group_by(account)
+        zero: ColumnElement[int] = literal_column("0")
+        debits = select(
+            entries.c.debit.label("account"), entries.c.amount.label("debit"), zero.label("credit")
+        )
+        credits_ = select(entries.c.credit, zero, entries.c.amount)
+        legs = union_all(debits, credits_).subquery().c
+        account = legs.account
+        query = select(account, func.sum(legs.debit), func.sum(legs.credit)).group_by(account)
         async with self._database.read() as connection:
             rows = (await connection.execute(query.order_by(account))).all()
         return [AccountBalance(name, int(debit), int(credit)) for name, debit, credit in rows]

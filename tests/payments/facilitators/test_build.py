@@ -10,7 +10,7 @@ from tinybrain.config import Settings
 from tinybrain.devnet.chain import NETWORK
 from tinybrain.devnet.wallets import private_key
 from tinybrain.errors import ConfigError, PaymentServiceError
-from tinybrain.payments.facilitators import build_settler, build_verifier
+from tinybrain.payments.facilitators import build_gas_wallet, build_settler, build_verifier
 
 CDP_KEYS = {
     "cdp_api_key_id": "id",
@@ -37,7 +37,9 @@ async def test_a_payment_is_settled_by_the_first_in_the_order_that_works(
     order = f"{dead_url},{good_url if last == 'a URL' else last}"
     configured = settings(order, rpc_url=chain.url, gas_private_key=key)
     verifier = build_verifier(configured, on_failure=failed.append)
-    settler = build_settler(configured, store, on_failure=failed.append)
+    settler = build_settler(
+        configured, build_gas_wallet(configured, store), on_failure=failed.append
+    )
     payment = await sign(chain.new_wallet())
     assert (await verifier.verify(payment, terms)).is_valid
     result = await settler.settle(payment, terms)
@@ -71,7 +73,8 @@ async def test_a_verifier_needs_no_key_and_refuses_to_settle(chain, settings, si
 )
 def test_what_is_missing_or_wrong_is_named(settings, store, facilitator, fields, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        build_settler(settings(facilitator, **fields), store)
+        configured = settings(facilitator, **fields)
+        build_settler(configured, build_gas_wallet(configured, store))
     assert "a typo" not in str(caught.value)
 
 
@@ -95,10 +98,10 @@ async def test_a_failure_is_told_without_the_secrets_of_its_url(settings, paymen
 
 
 async def test_coinbase_gets_a_fresh_token_with_every_call(
-    start_server, answer, settings, store, payment, terms
+    start_server, answer, settings, payment, terms
 ):
     server = await start_server(answer(200, {"isValid": False, "success": False}))
-    facilitator = build_settler(settings("cdp", **CDP_KEYS), store)
+    facilitator = build_settler(settings("cdp", **CDP_KEYS), None)
     (link,) = facilitator._links
     assert link.facilitator._url == "https://api.cdp.coinbase.com/platform/v2/x402"
     link.facilitator._url = server.url

@@ -7,6 +7,7 @@ and whoever is not even is a listed debtor.
 import asyncio
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
@@ -23,6 +24,8 @@ FINAL = {"settled", "released", "refunded", "debt", "repaid"}
 
 picks = st.integers(0, 10**6)
 payers = st.sampled_from(PAYERS)
+flows = st.sampled_from(["authorization", "upfront"])
+fates = st.sampled_from(["mined", "cancelled", "open"])
 
 
 class Money(MoneyModel):
@@ -30,10 +33,9 @@ class Money(MoneyModel):
 
     # --- callers
 
-    @rule(payer=payers, pick=picks, upfront=st.booleans(), served=st.booleans())
-    def ask_with_a_payment(self, payer, pick, upfront, served):
-        payment = self.sign(payer, PRICE, pick)
-        payment = replace(payment, flow="upfront" if upfront else "authorization")
+    @rule(payer=payers, pick=picks, flow=flows, fate=fates, served=st.booleans())
+    def ask_with_a_payment(self, payer, pick, flow, fate, served):
+        payment = replace(self.sign(payer, PRICE, pick), flow=flow)
         expected, answer = self.refusal(payment), f"ans_{next(self.numbers)}"
         result = self.attempt(
             self.ledger.begin(NewAnswer(answer, "x402", "auto", PRICE), payment),
@@ -43,10 +45,10 @@ class Money(MoneyModel):
         if expected:
             assert isinstance(result, expected)
         else:
-            assert result == payment.flow
+            assert result == flow
             self.running[answer] = payment.nonce
-            if upfront:
-                self.settle(self.rows(payments, answer_id=answer)[0], "mined" if served else "open")
+            if flow == "upfront":
+                self.settle(self.rows(payments, answer_id=answer)[0], fate)
             if served:
                 self.end(answer, Charge.YES)
 
@@ -142,25 +144,25 @@ class Money(MoneyModel):
             assert self.run(self.ledger.take([row.id])) == set()
 
     @precondition(lambda self: self.rows(payments, state="settling"))
-    @rule(pick=picks, patient=st.booleans(), fate=st.sampled_from(["mined", "cancelled", "open"]))
+    @rule(pick=picks, patient=st.booleans(), fate=fates)
     def look(self, pick, patient, fate):
         row = self.one(self.rows(payments, state="settling"), pick)
         self.befall(row, fate)
         self.resolve(row, patient=patient)
 
     @precondition(lambda self: self.rows(payments, state="settling"))
-    @rule(pick=picks, fate=st.sampled_from(["mined", "cancelled"]))
+    @rule(pick=picks, fate=fates)
     def mine_or_cancel(self, pick, fate):
         self.befall(self.one(self.rows(payments, state="settling"), pick), fate)
 
     @precondition(lambda self: self.rows(payments, state={"claimed", "served"}))
-    @rule(pick=picks, fate=st.sampled_from(["mined", "cancelled"]))
+    @rule(pick=picks, fate=fates)
     def settle_one(self, pick, fate):
         if row := self.one(self.ready(), pick):
             self.settle(row, fate)
 
     @precondition(MoneyModel.arrived)
-    @rule(pick=picks, fate=st.sampled_from(["mined", "cancelled", "open"]), looked=st.booleans())
+    @rule(pick=picks, fate=fates, looked=st.booleans())
     def reorganise(self, pick, fate, looked):
         row = self.one(self.arrived(), pick)
         del self.moved[row.id], self.told[row.id]
@@ -222,6 +224,7 @@ class Money(MoneyModel):
             assert accounts[f"payer:{payer}"] == owed
 
 
+@pytest.mark.timeout(180)
 def test_no_interleaving_loses_money_or_takes_it_for_nothing(tmp_path):
     template, folder = tmp_path / "template.db", tmp_path / "run"
     folder.mkdir()

@@ -2,7 +2,7 @@
 
 from tinybrain.payments.facilitators.base import Facilitator, Order, Settled
 from tinybrain.payments.facilitators.build import (
-    build_own_facilitator,
+    build_gas_wallet,
     build_settler,
     build_verifier,
 )
@@ -17,7 +17,7 @@ __all__ = [
     "Order",
     "OwnFacilitator",
     "Settled",
-    "build_own_facilitator",
+    "build_gas_wallet",
     "build_settler",
     "build_verifier",
 ]

@@ -29,25 +29,28 @@ def build_verifier(settings: Settings, *, on_failure: OnFailure | None = None) -
 
 
 def build_settler(
-    settings: Settings, store: TransactionStore, *, on_failure: OnFailure | None = None
+    settings: Settings, wallet: HotWallet | None, *, on_failure: OnFailure | None = None
 ) -> Facilitator:
-    """The facilitators of the one process that settles.
+    """The facilitators of the one process that settles; `wallet` is `build_gas_wallet`'s.
 
     Raises:
         ConfigError: `facilitator` is not set or names one twice, or what one needs is missing.
     """
-    return _in_order(settings, lambda: build_own_facilitator(settings, store), on_failure)
+    return _in_order(settings, lambda: _own(settings, Rpc(settings.rpc), wallet), on_failure)
 
 
-def build_own_facilitator(settings: Settings, store: TransactionStore) -> OwnFacilitator:
-    """The facilitator that pays gas from `gas_private_key`.
+def build_gas_wallet(settings: Settings, store: TransactionStore) -> HotWallet | None:
+    """The wallet that pays the own facilitator's gas; None if only others settle.
+
+    One process has one, and only one.
 
     Raises:
         ConfigError: The key is not set.
     """
+    if "own" not in settings.facilitators:
+        return None
     key = _secret(settings.gas_private_key, "TINYBRAIN_GAS_PRIVATE_KEY")
-    rpc = Rpc(settings.rpc)
-    return _own(settings, rpc, HotWallet(key, rpc, settings.network, store))
+    return HotWallet(key, Rpc(settings.rpc), settings.network, store)
 
 
 def _own(settings: Settings, rpc: Rpc, wallet: HotWallet | None) -> OwnFacilitator:
