@@ -234,6 +234,31 @@ class Caller:
         )
         return signed.signature.to_0x_hex()
 
+    def spend_elsewhere(self, authorization, payload, token, web3):
+        """Use up the nonce of an authorization with a second one, to the own wallet."""
+        other = authorization | {"to": self.address}
+        call = token.functions.transferWithAuthorization(
+            self.address,
+            self.address,
+            *(int(other[name]) for name in ("value", "validAfter", "validBefore")),
+            other["nonce"],
+            self.sign(other, payload["accepted"], self.wallet),
+        )
+        self.transact(call, web3)
+
+    def transact(self, call, web3):
+        """Send a transaction of the own wallet and wait until it is mined."""
+        count = web3.eth.get_transaction_count(self.address)
+        transaction = call.build_transaction({"from": self.address, "nonce": count})
+        raw = self.wallet.sign_transaction(transaction).raw_transaction
+        web3.eth.wait_for_transaction_receipt(web3.eth.send_raw_transaction(raw))
+
+    def open_tab(self, service, deposit="0.50", **headers):
+        """A prepaid tab, paid by hand."""
+        body = {"deposit": deposit}
+        paid = self.headers(service, path="/v1/tabs", body=body)
+        return httpx.post(f"{service.url}/v1/tabs", json=body, headers=paid | headers, timeout=30)
+
     def ask(self, service, body, **options):
         """One answer, paid by hand."""
         url = service.url + options.pop("path", CHAT)

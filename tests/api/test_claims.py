@@ -125,30 +125,12 @@ def test_a_payer_who_spends_the_nonce_elsewhere_meanwhile_gets_no_answer(
         headers = caller.headers(service)
         asked = pool.submit(caller.ask, service, LOCAL, headers=headers)
         service.wait_until(service.local.started.is_set)
-        spend_elsewhere(caller, headers, token, web3)
+        caller.spend_elsewhere(*authorization_in(headers), token, web3)
         spent.set()
         answer = asked.result()
         assert (answer.status_code, answer.json()["error"]["code"]) == (402, "payment_failed")
         assert "Well" not in answer.text
         assert service.outcome() == ("completed", "released")
-
-
-def spend_elsewhere(caller, headers, token, web3):
-    """A second authorization with the nonce of the first, to the payer's own wallet."""
-    authorization, payload = authorization_in(headers)
-    authorization["to"] = caller.address
-    signature = caller.sign(authorization, payload["accepted"], caller.wallet)
-    call = token.functions.transferWithAuthorization(
-        caller.address,
-        caller.address,
-        *(int(authorization[name]) for name in ("value", "validAfter", "validBefore")),
-        authorization["nonce"],
-        signature,
-    )
-    count = web3.eth.get_transaction_count(caller.address)
-    transaction = call.build_transaction({"from": caller.address, "nonce": count})
-    raw = caller.wallet.sign_transaction(transaction).raw_transaction
-    web3.eth.wait_for_transaction_receipt(web3.eth.send_raw_transaction(raw))
 
 
 @pytest.mark.parametrize("limit", ["max_unsettled_per_payer", "max_unsettled"])

@@ -78,7 +78,7 @@ def test_a_whole_answer_given_up_while_it_is_made_is_not_charged(open_service, c
     with open_service(scripted("word ", "word ", threading.Event())) as service:
         payment = caller.headers(service)["PAYMENT-SIGNATURE"]
         service.run(give_up(service, payment))
-        assert service.outcome() == ("aborted", "released")
+        service.wait_until(lambda: service.outcome() == ("aborted", "released"))
 
 
 def test_an_answer_given_up_after_it_was_bought_is_finished_and_charged(open_service, caller):

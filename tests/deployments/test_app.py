@@ -50,7 +50,7 @@ def test_the_graph_has_its_four_deployments(graph):
         ("PaymentIngress", {"api_key"}),
         ("TinyChat", set()),
         ("Escalation", {"treasury_private_key"}),
-        ("Settlement", {"gas_private_key"}),
+        ("Settlement", {"gas_private_key", "treasury_private_key"}),
     ],
 )
 def test_each_deployment_is_handed_only_the_secrets_it_works_with(graph, name, secrets):

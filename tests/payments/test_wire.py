@@ -108,7 +108,7 @@ def test_both_versions_of_a_payment_are_read_into_the_same_words(payment_v1, pay
     assert (first.version, second.version) == (1, 2)
     assert first.terms.network == second.terms.network == "eip155:84532"
     assert first.authorization.payer == second.authorization.payer
-    assert second.authorization.encoded() == payment_v2["payload"]["authorization"]
+    assert second.authorization.to_wire() == payment_v2["payload"]["authorization"]
 
 
 def test_a_signature_is_not_shown_where_a_payment_is_printed(payment_v2):

@@ -168,7 +168,9 @@ def console() -> Console:
 
 def write_json(document: Any) -> None:
     """Print one JSON document."""
-    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+    # SQLAlchemy's names of columns are a kind of str that orjson does not take as keys.
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+    sys.stdout.write(orjson.dumps(document, option=options).decode() + "\n")
 
 
 def cell(name: str, value: Any, *, whole: bool = False) -> Text:

@@ -10,28 +10,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from eth_account import Account
-from eth_account.messages import encode_typed_data
-from eth_keys.exceptions import BadSignature
 from x402.extensions.payment_identifier import (
     PAYMENT_IDENTIFIER,
     declare_payment_identifier_extension,
 )
-from x402.mechanisms.evm import AUTHORIZATION_TYPES
 from x402.schemas import PaymentPayload, PaymentRequirements, ResourceInfo
 from x402.schemas import PaymentRequired as Challenge
 
 from tinybrain.config import SETTLE_MARGIN_S, Flow, Settings
 from tinybrain.errors import PaymentRequired
+from tinybrain.payments.eip3009 import FIRST_V, Domain, recover_signer
 from tinybrain.payments.facilitators import Facilitator
 from tinybrain.payments.pricing import Product
 from tinybrain.payments.records import NewPayment, Purpose
-from tinybrain.payments.wire import Authorization, PaymentHeader
+from tinybrain.payments.wire import PaymentHeader
 from tinybrain.usdc import Usdc, format_usdc
 
 CLOCK_SKEW_S = 600  # stock clients backdate validAfter by this much; forward dating is capped by it
-HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
-"""Half the order of secp256k1: a signature's s above it is the twin of one below."""
 HINT = (
     "Use an x402 client (Python: x402, TypeScript: @x402/fetch, shell: tinybrain ask), or read "
     "the PAYMENT-REQUIRED header, sign it, and send the request again with PAYMENT-SIGNATURE."
@@ -61,12 +56,7 @@ class Merchant:
             "authorization": settings.answer_timeout_s + SETTLE_MARGIN_S,
             "upfront": SETTLE_MARGIN_S,
         }
-        self._domain = {
-            "name": self._token.name,
-            "version": self._token.version,
-            "chainId": int(settings.network.partition(":")[2]),
-            "verifyingContract": self._token.address,
-        }
+        self._domain = Domain.of(settings.network, self._token)
 
     def requirements(self, product: Product) -> PaymentRequirements:
         """What a payment for a product must be."""
@@ -115,13 +105,14 @@ class Merchant:
         """
         asked, authorization = self.requirements(product), header.authorization
         _check_terms(header, asked)
-        signature = _canonical(header.signature)
-        if self._signer(authorization, signature) != authorization.payer.lower():
+        # A key's owner only: what a contract says of a signature can change before settlement.
+        signer = recover_signer(authorization, header.signature, self._domain)
+        if signer is None or signer.lower() != authorization.payer.lower():
             raise _refused("signature")
         payload = PaymentPayload(
             payload={
-                "authorization": authorization.encoded(),
-                "signature": "0x" + signature.hex(),
+                "authorization": authorization.to_wire(),
+                "signature": _canonical(header.signature),
             },
             accepted=asked,
             resource=self._resource(product),
@@ -163,16 +154,6 @@ class Merchant:
             description=product.description,
             mime_type="application/json",
         )
-
-    def _signer(self, authorization: Authorization, signature: bytes) -> str:
-        """Who signed: a key's owner, for what a contract says can change before settlement."""
-        message = authorization.model_dump(by_alias=True)
-        message["nonce"] = bytes.fromhex(authorization.nonce[2:])
-        signable = encode_typed_data(self._domain, AUTHORIZATION_TYPES, message)
-        try:
-            return str(Account.recover_message(signable, signature=signature)).lower()
-        except (BadSignature, ValueError):
-            return ""
 
     def _check_window(self, valid_after: int, valid_before: int, flow: Flow) -> None:
         now = self._clock()
@@ -231,16 +212,10 @@ def _check_terms(header: PaymentHeader, asked: PaymentRequirements) -> None:
         )
 
 
-def _canonical(signature: str) -> bytes:
-    """The one form in which the token takes a signature: low s, and v of 27 or 28.
-
-    Source: EIP-2; OpenZeppelin's ECDSA, which Circle's USDC follows.
-    """
-    given = bytes.fromhex(signature[2:])
-    v = given[64] + 27 if given[64] < 2 else given[64]  # noqa: PLR2004  # wallets that count from 0
-    if int.from_bytes(given[32:64]) > HALF_ORDER or v not in (27, 28):
-        raise _refused("signature")
-    return given[:64] + bytes([v])
+def _canonical(signature: str) -> str:
+    """With v of 27 or 28, as every facilitator takes it; some wallets count from 0."""
+    v = int(signature[-2:], 16)
+    return f"{signature[:-2]}{v if v >= FIRST_V else v + FIRST_V:02x}"
 
 
 def _refused(reason: str) -> PaymentRequired:

@@ -123,7 +123,7 @@ class HotWallet:
     ) -> None:
         self._account = Account.from_key(private_key)
         self.address: str = self._account.address
-        self._rpc = rpc
+        self.rpc = rpc
         self._chain_id = int(network.partition(":")[2])
         self._store = store
         self._replace_after_s = replace_after_s
@@ -181,7 +181,7 @@ class HotWallet:
         """
         entry = self._by_hash.get(tx_hash)
         if entry is None:
-            found = await self._rpc.call("eth_getTransactionReceipt", tx_hash)
+            found = await self.rpc.call("eth_getTransactionReceipt", tx_hash)
             return Receipt.read(found) if found else None
         try:
             return await asyncio.wait_for(asyncio.shield(entry.closed), timeout_s)
@@ -200,7 +200,7 @@ class HotWallet:
             PaymentServiceError: The chain could not be asked.
         """
         await self._look()
-        balance = int(await self._rpc.call("eth_getBalance", self.address, "latest"), 16)
+        balance = int(await self.rpc.call("eth_getBalance", self.address, "latest"), 16)
         price = self._base_fee + self._market.priority_fee
         return GasLeft(balance, balance // max(1, SETTLEMENT_GAS * price))
 
@@ -249,7 +249,7 @@ class HotWallet:
 
     async def _look(self) -> int:
         """Read the fees of now; returns the next nonce as the node counts with its pool."""
-        history, tip, pending = await self._rpc.call_all(
+        history, tip, pending = await self.rpc.call_all(
             [
                 ("eth_feeHistory", ("0x1", "latest", ())),
                 ("eth_maxPriorityFeePerGas", ()),
@@ -308,7 +308,7 @@ class HotWallet:
     async def _broadcast(self, entry: _Open) -> None:
         entry.sent_at = time.monotonic()
         try:
-            await self._rpc.call("eth_sendRawTransaction", entry.last.raw)
+            await self.rpc.call("eth_sendRawTransaction", entry.last.raw)
         except RpcRefused as refusal:
             if not refusal.says(*KNOWN):
                 raise
@@ -347,11 +347,11 @@ class HotWallet:
 
     async def _look_for_receipts(self) -> bool:
         """Close what is mined and send what is due; returns whether something was closed."""
-        count = int(await self._rpc.call("eth_getTransactionCount", self.address, "latest"), 16)
+        count = int(await self.rpc.call("eth_getTransactionCount", self.address, "latest"), 16)
         before = len(self._open)
         passed = {nonce: entry for nonce, entry in self._open.items() if nonce < count}
         hashes = [tx.hash for entry in passed.values() for tx in entry.versions]
-        found = await self._rpc.batch([("eth_getTransactionReceipt", (h,)) for h in hashes])
+        found = await self.rpc.batch([("eth_getTransactionReceipt", (h,)) for h in hashes])
         for receipt in found:
             if isinstance(receipt, dict):
                 mined = Receipt.read(receipt)

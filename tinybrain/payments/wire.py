@@ -31,6 +31,7 @@ from x402.schemas import SettleResponse
 from x402.schemas.v1 import PaymentRequirementsV1
 
 from tinybrain.errors import InvalidRequest, PaymentRequired, RequestTooLarge
+from tinybrain.payments import eip3009
 
 Version = Literal[1, 2]
 
@@ -57,7 +58,7 @@ def _caip2(name: object) -> object:
 
 Uint256 = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**256)]
 Time = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**63)]
-Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+Address = Annotated[str, Field(pattern=eip3009.ADDRESS)]
 Identifier = Annotated[
     str,
     Field(
@@ -68,21 +69,14 @@ Identifier = Annotated[
 ]
 
 
-class Authorization(BaseModel):
-    """EIP-3009's transferWithAuthorization, unsigned. `value` is atomic; times are Unix seconds."""
+class Authorization(eip3009.Authorization):
+    """As callers send it: by its names in the wire format only, with whole numbers only."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(populate_by_name=False)
 
-    payer: Address = Field(alias="from")
-    to: Address
     value: Uint256
     valid_after: Time = Field(alias="validAfter")
     valid_before: Time = Field(alias="validBefore")
-    nonce: str = Field(pattern=r"^0x[0-9a-fA-F]{64}$")
-
-    def encoded(self) -> dict[str, str]:
-        """As the SDK's clients write it."""
-        return {name: str(value) for name, value in self.model_dump(by_alias=True).items()}
 
 
 class Terms(BaseModel):

@@ -64,7 +64,7 @@ async def test_a_verifier_needs_no_key_and_refuses_to_settle(chain, settings, si
     ("facilitator", "fields", "message"),
     [
         (None, {}, "TINYBRAIN_FACILITATOR is missing"),
-        ("own,https://x.example,own", {}, "names one twice"),
+        ("own,https://x.example,own", {"gas_private_key": "1" * 64}, "names one twice"),
         ("https://x.example,own", {}, "TINYBRAIN_GAS_PRIVATE_KEY"),
         ("cdp", {}, "CDP_API_KEY_ID"),
         ("cdp", {"cdp_api_key_id": "id"}, "CDP_API_KEY_SECRET"),
@@ -72,8 +72,8 @@ async def test_a_verifier_needs_no_key_and_refuses_to_settle(chain, settings, si
     ],
 )
 def test_what_is_missing_or_wrong_is_named(settings, store, facilitator, fields, message):
+    configured = settings(facilitator, **fields)
     with pytest.raises(ConfigError, match=message) as caught:
-        configured = settings(facilitator, **fields)
         build_settler(configured, build_gas_wallet(configured, store))
     assert "a typo" not in str(caught.value)
 

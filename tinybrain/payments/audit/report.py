@@ -57,4 +57,4 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON document."""
-        return {"clean": self.clean, **asdict(self)}
+        return {"clean": self.clean, **asdict(self), "checked": dict(self.checked)}

@@ -25,7 +25,7 @@ def build_verifier(settings: Settings, *, on_failure: OnFailure | None = None) -
     Raises:
         ConfigError: `facilitator` is not set or names one twice, or what one needs is missing.
     """
-    return _in_order(settings, lambda: _own(settings, Rpc(settings.rpc), None), on_failure)
+    return _in_order(settings, lambda: _own(settings, None), on_failure)
 
 
 def build_settler(
@@ -36,7 +36,7 @@ def build_settler(
     Raises:
         ConfigError: `facilitator` is not set or names one twice, or what one needs is missing.
     """
-    return _in_order(settings, lambda: _own(settings, Rpc(settings.rpc), wallet), on_failure)
+    return _in_order(settings, lambda: _own(settings, wallet), on_failure)
 
 
 def build_gas_wallet(settings: Settings, store: TransactionStore) -> HotWallet | None:
@@ -53,7 +53,8 @@ def build_gas_wallet(settings: Settings, store: TransactionStore) -> HotWallet |
     return HotWallet(key, Rpc(settings.rpc), settings.network, store)
 
 
-def _own(settings: Settings, rpc: Rpc, wallet: HotWallet | None) -> OwnFacilitator:
+def _own(settings: Settings, wallet: HotWallet | None) -> OwnFacilitator:
+    rpc = wallet.rpc if wallet else Rpc(settings.rpc)
     return OwnFacilitator(rpc, wallet, settings.network, settings.token.address)
 
 

@@ -43,11 +43,8 @@ class Answers(Claims):
         """
         now = self.now_ms()
         async with self._database.write() as connection:
-            await connection.execute(
-                insert(answers).values(
-                    **asdict(answer), created_ms=now, outcome="running", fallback=False
-                )
-            )
+            values = asdict(answer) | {"created_ms": now, "outcome": "running", "fallback": False}
+            await connection.execute(insert(answers), values)
             if tab is not None:
                 await hold(connection, tab, answer, now=now)
             if payment is not None:

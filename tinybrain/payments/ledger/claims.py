@@ -1,9 +1,10 @@
 """Claiming a payment: once for ever, within what its payer may owe."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, or_, select
+from sqlalchemy import Row, bindparam, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.config import Flow
@@ -19,6 +20,41 @@ from tinybrain.payments.records import (
 )
 from tinybrain.payments.schema import answers, payments, replies
 from tinybrain.usdc import format_usdc
+
+# Built once: a claim stands between a caller and the answer, and SQLAlchemy takes twice as long to
+# build and hash a query as SQLite takes to execute it.
+SAME = or_(
+    (payments.c.network == bindparam("network"))
+    & (payments.c.asset == bindparam("asset"))
+    & (payments.c.payer == bindparam("payer"))
+    & (payments.c.nonce == bindparam("nonce")),
+    (payments.c.payer == bindparam("payer")) & (payments.c.identifier == bindparam("identifier")),
+)
+"""The same authorization, or the same payer with the same payment-identifier; see `_key`."""
+FOUND = select(payments).where(SAME)
+EARLIER = (
+    select(payments, answers.c.outcome, replies.c.body)
+    .outerjoin(answers, answers.c.id == payments.c.answer_id)
+    .outerjoin(replies, replies.c.id == payments.c.answer_id)
+    .where(SAME, payments.c.state != PaymentState.RELEASED)
+    .order_by(payments.c.id)
+)
+IS_DEBT = (payments.c.payer == bindparam("payer")) & (payments.c.state == PaymentState.DEBT)
+IS_UNSETTLED = (
+    payments.c.state.in_(UNSETTLED)
+    & (payments.c.flow == "authorization")
+    & (payments.c.purpose != Purpose.REFUND)
+)
+IS_OWN_ANSWER = (payments.c.payer == bindparam("payer")) & (payments.c.purpose == Purpose.ANSWER)
+STANDING = select(
+    select(func.sum(payments.c.owed)).where(IS_DEBT).scalar_subquery().label("owed"),
+    select(func.sum(payments.c.amount))
+    .where(IS_UNSETTLED & IS_OWN_ANSWER)
+    .scalar_subquery()
+    .label("unsettled_own"),
+    select(func.sum(payments.c.amount)).where(IS_UNSETTLED).scalar_subquery().label("unsettled"),
+)
+"""What a payer owes, has under way, and what all payers have under way."""
 
 
 class Claims(LedgerPart):
@@ -46,15 +82,8 @@ class Claims(LedgerPart):
         Raises:
             PaymentConflict: It was used for another request.
         """
-        query = (
-            select(payments, answers.c.outcome, replies.c.body)
-            .outerjoin(answers, answers.c.id == payments.c.answer_id)
-            .outerjoin(replies, replies.c.id == payments.c.answer_id)
-            .where(_same(payment), payments.c.state != PaymentState.RELEASED)
-            .order_by(payments.c.id)
-        )
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+            rows = (await connection.execute(EARLIER, _key(payment))).all()
         # Its authorization may be known from one request, and its identifier from another.
         if any(
             row.purpose != payment.purpose or row.request_hash != payment.request_hash
@@ -66,8 +95,8 @@ class Claims(LedgerPart):
     async def debts(self, payer: str) -> list[Row[Any]]:
         """What a payer owes for: payments whose answers were delivered and not paid."""
         async with self._database.read() as connection:
-            query = select(payments).where(_debt_of(payer)).order_by(payments.c.id)
-            return list((await connection.execute(query)).all())
+            query = select(payments).where(IS_DEBT).order_by(payments.c.id)
+            return list((await connection.execute(query, {"payer": payer})).all())
 
 
 async def claim(
@@ -91,10 +120,11 @@ async def claim(
         TooManyUnsettled: The payer, or all payers together, may not owe more.
     """
     flow = payment.flow
+    earlier = await _require_unused(connection, payment)
     if limits is not None:
-        await _require_no_debt(connection, payment.payer)
         if payment.purpose is Purpose.ANSWER and flow == "authorization":
             flow = await _flow_for(connection, payment.payer, limits)
+        await _require_good_standing(connection, payment, flow, limits)
     values = {
         **asdict(payment),
         "flow": flow,
@@ -113,37 +143,34 @@ async def claim(
         "debtor": None,
         **subject,
     }
-    payment_id = await _insert(connection, payment, values)
-    if limits is not None and flow == "authorization":
-        await _bound_exposure(connection, payment, limits)
-    return payment_id, flow
+    return await _insert(connection, payment, values, earlier), flow
+
+
+async def _require_unused(connection: AsyncConnection, payment: NewPayment) -> Sequence[Row[Any]]:
+    """The earlier claims of a payment, which were all released."""
+    found = (await connection.execute(FOUND, _key(payment))).all()
+    if any(row.state != PaymentState.RELEASED for row in found):
+        raise _conflict("is already used")
+    return found
 
 
 async def _insert(
-    connection: AsyncConnection, payment: NewPayment, values: dict[str, object]
+    connection: AsyncConnection,
+    payment: NewPayment,
+    values: dict[str, object],
+    earlier: Sequence[Row[Any]],
 ) -> int:
-    found = (await connection.execute(select(payments).where(_same(payment)))).all()
-    if any(row.state != PaymentState.RELEASED for row in found):
-        raise _conflict("is already used")
-    # What they paid for failed and was not charged: authorization and identifier are still good.
-    own = next((row.id for row in found if _is(payment, row)), None)
-    await change(
-        connection, payments, payments.c.id.in_([row.id for row in found]), identifier=None
-    )
+    if earlier:
+        # What they paid for failed and was not charged: authorization and identifier are still
+        # good.
+        ids = [row.id for row in earlier]
+        await change(connection, payments, payments.c.id.in_(ids), identifier=None)
+    own = next((row.id for row in earlier if _is(payment, row)), None)
     if own is not None:
         await change(connection, payments, payments.c.id == own, **values)
         return int(own)
-    result = await connection.execute(insert(payments).values(**values))
+    result = await connection.execute(insert(payments), values)
     return int((result.inserted_primary_key or [0])[0])
-
-
-async def _require_no_debt(connection: AsyncConnection, payer: str) -> None:
-    owed = await connection.scalar(select(func.sum(payments.c.owed)).where(_debt_of(payer)))
-    if owed:
-        raise DebtOwed(
-            f"This wallet owes {format_usdc(int(owed))} for earlier answers whose payments could "
-            f"not be collected. Pay it at POST /v1/debts/{payer}, then ask again."
-        )
 
 
 async def _flow_for(connection: AsyncConnection, payer: str, limits: Limits) -> Flow:
@@ -159,49 +186,40 @@ async def _flow_for(connection: AsyncConnection, payer: str, limits: Limits) -> 
     return "authorization" if (settled or 0) >= limits.trust_after else "upfront"
 
 
-async def _bound_exposure(connection: AsyncConnection, payment: NewPayment, limits: Limits) -> None:
+async def _require_good_standing(
+    connection: AsyncConnection, payment: NewPayment, flow: Flow, limits: Limits
+) -> None:
     """A balance is verified for one payment at a time; this bounds what several can owe."""
-    if payment.purpose is Purpose.ANSWER:
-        own = _unsettled() & (payments.c.payer == payment.payer)
-        own &= payments.c.purpose == Purpose.ANSWER
-        if await _sum(connection, own) > limits.unsettled_per_payer:
-            raise TooManyUnsettled(
-                f"This wallet would have more than {format_usdc(limits.unsettled_per_payer)} of "
-                "answers that are under way or not settled yet. Wait until they are settled, or "
-                "open a tab with POST /v1/tabs."
-            )
-    if await _sum(connection, _unsettled()) > limits.unsettled:
+    standing = (await connection.execute(STANDING, {"payer": payment.payer})).one()
+    if standing.owed:
+        raise DebtOwed(
+            f"This wallet owes {format_usdc(int(standing.owed))} for earlier answers whose "
+            f"payments could not be collected. Pay it at POST /v1/debts/{payment.payer}, then ask "
+            "again."
+        )
+    if flow != "authorization":
+        return
+    own = int(standing.unsettled_own or 0) + payment.amount
+    if payment.purpose is Purpose.ANSWER and own > limits.unsettled_per_payer:
+        raise TooManyUnsettled(
+            f"This wallet would have more than {format_usdc(limits.unsettled_per_payer)} of "
+            "answers that are under way or not settled yet. Wait until they are settled, or "
+            "open a tab with POST /v1/tabs."
+        )
+    if int(standing.unsettled or 0) + payment.amount > limits.unsettled:
         raise TooManyUnsettled(
             "Too many payments wait for their settlement. Try again in a moment."
         )
 
 
-def _unsettled() -> ColumnElement[bool]:
-    owed_to_us = payments.c.purpose != Purpose.REFUND
-    return payments.c.state.in_(UNSETTLED) & (payments.c.flow == "authorization") & owed_to_us
-
-
-async def _sum(connection: AsyncConnection, where: ColumnElement[bool]) -> int:
-    return int(await connection.scalar(select(func.sum(payments.c.amount)).where(where)) or 0)
-
-
-def _debt_of(payer: str) -> ColumnElement[bool]:
-    return (payments.c.payer == payer) & (payments.c.state == PaymentState.DEBT)
-
-
-def _same(payment: NewPayment) -> ColumnElement[bool]:
-    authorization = (
-        (payments.c.network == payment.network)
-        & (payments.c.asset == payment.asset)
-        & (payments.c.payer == payment.payer)
-        & (payments.c.nonce == payment.nonce)
-    )
-    if payment.identifier is None:
-        return authorization
-    return or_(
-        authorization,
-        (payments.c.payer == payment.payer) & (payments.c.identifier == payment.identifier),
-    )
+def _key(payment: NewPayment) -> dict[str, str | None]:
+    return {
+        "network": payment.network,
+        "asset": payment.asset,
+        "payer": payment.payer,
+        "nonce": payment.nonce,
+        "identifier": payment.identifier,
+    }
 
 
 def _is(payment: NewPayment, row: Row[Any]) -> bool:
