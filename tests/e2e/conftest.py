@@ -15,6 +15,7 @@ import pytest
 
 from tinybrain.devnet.wallets import DevnetWallets, private_key
 from tinybrain.payments.chain import Chain
+from tinybrain.payments.rpc import Rpc
 
 CHECKOUT = Path(__file__).parents[2]
 START_TIMEOUT_S = 240
@@ -37,6 +38,14 @@ class Product:
         self.rpc_url = f"http://127.0.0.1:{self.ports[1]}"
         self.output = home / "launcher.log"
         self.start()
+
+    async def usdc(self, address):
+        """Atomic USDC that an address holds."""
+        rpc = Rpc(self.rpc_url)
+        try:
+            return await Chain(rpc, "0x036CbD53842c5426634e7929541eC2318f3dCF7e").balance(address)
+        finally:
+            await rpc.aclose()
 
     def start(self):
         """Start it, and wait for its banner."""
@@ -67,7 +76,6 @@ class Product:
             time.sleep(0.1)
         self.started_in_s = time.monotonic() - started
         self.wallets = DevnetWallets.load_or_create(self.home / "devnet" / "wallets.json")
-        self.chain = Chain(self.rpc_url, "0x036CbD53842c5426634e7929541eC2318f3dCF7e")
 
     def stop(self):
         """Ctrl-C, then wait; returns the exit code."""

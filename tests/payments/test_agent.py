@@ -12,9 +12,10 @@ import prometheus_client
 import pytest
 from eth_account import Account
 from sqlalchemy import select
+from x402 import x402Client
 from x402.http.utils import encode_payment_required_header, encode_payment_response_header
+from x402.schemas import PaymentError, PaymentRequirements, SettleResponse
 from x402.schemas import PaymentRequired as Challenge
-from x402.schemas import PaymentRequirements, SettleResponse
 
 from tinybrain.config import load_settings
 from tinybrain.devnet.chain import connect
@@ -34,6 +35,18 @@ pytestmark = pytest.mark.chain
 ORDER = {"model": ALIAS, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 STRANGER = Account.create().address
 NESTED = base64.b64encode(b"[" * 40_000).decode()
+
+
+@pytest.fixture
+def database_url(request, tmp_path):
+    """SQLite; a test whose subject is the database asks for PostgreSQL too, indirectly."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
+        return
+    postgres = request.getfixturevalue("postgres")
+    postgres.create_database("ledger", template="template")
+    yield postgres.url("ledger")
+    postgres.drop_database("ledger")
 
 
 @pytest.fixture(scope="module")
@@ -328,13 +341,17 @@ async def test_a_quote_that_cannot_be_read_is_not_signed(open_agent, bought, pro
     assert (await bought(), proxy.signatures) == ([], [])
 
 
-async def test_a_quote_without_a_domain_is_given_back_for_it_cannot_be_signed(
-    open_agent, bought, proxy, quoted
+async def test_a_purchase_that_cannot_be_signed_is_given_back(
+    open_agent, bought, proxy, monkeypatch
 ):
-    proxy.challenge = quoted(extra={"name": None})
+    async def refuse(*_):
+        raise PaymentError("no")
+
+    monkeypatch.setattr(x402Client, "create_payment_payload", refuse)
     async with open_agent(upstream_url=proxy.url) as agent:
-        with pytest.raises(UpstreamError):
+        with pytest.raises(UpstreamError) as caught:
             await ask(agent)
+    assert caught.value.code == "upstream_payment_terms"
     assert [purchase.state for purchase in await bought()] == ["released"]
     assert proxy.signatures == []
 
@@ -439,6 +456,7 @@ async def test_a_receipt_without_a_transaction_leaves_it_to_the_chain(
     assert [purchase.state for purchase in await bought()] == ["reserved"]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 @pytest.mark.parametrize("cap", ["max_cost_per_hour", "max_cost_per_day", "max_cost_per_provider"])
 async def test_ten_replicas_asking_at_once_do_not_overspend_by_one_unit(
     open_agent, bought, spent, database_url, cap

@@ -8,6 +8,18 @@ from tinybrain.payments.rpc import Rpc
 
 
 @pytest.fixture
+def database_url(request, tmp_path):
+    """SQLite; a test whose subject is the database asks for PostgreSQL too, indirectly."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
+        return
+    postgres = request.getfixturevalue("postgres")
+    postgres.create_database("ledger", template="template")
+    yield postgres.url("ledger")
+    postgres.drop_database("ledger")
+
+
+@pytest.fixture
 async def business(database, chain):
     """Its book is open, and nothing has happened yet."""
     rpc = Rpc(chain.url)

@@ -11,6 +11,7 @@ from tinybrain.payments.records import Collected
 from tinybrain.payments.rpc import Rpc
 
 pytestmark = pytest.mark.chain
+on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 
 
 async def test_an_audit_is_clean_before_anything_happened(business):
@@ -20,6 +21,7 @@ async def test_an_audit_is_clean_before_anything_happened(business):
     assert wallet.booked == wallet.on_chain == 5_000_000
 
 
+@on_both_databases
 async def test_an_audit_is_clean_after_a_normal_life(business, failed):
     await business.sale()
     await business.sale("upfront")
@@ -55,6 +57,7 @@ async def test_debts_are_listed_and_are_no_difference(business):
     assert "owes $0.01" in finding.text
 
 
+@on_both_databases
 async def test_money_that_arrived_and_is_not_noted_yet_is_under_way(business):
     payment = await business.sale(collected=False)
     await business.ledger.take([payment])
@@ -98,7 +101,7 @@ async def test_a_reorganised_payment_that_was_settled_again_adds_up(business):
         ("UPDATE payments SET state = 'released' WHERE id = {payment}", "payment", "is released"),
         ("UPDATE payments SET state = 'debt' WHERE id = {payment}", "payment", "is debt"),
         ("UPDATE payments SET state = 'claimed' WHERE id = {payment}", "payment", "is claimed"),
-        ("UPDATE payments SET payer = '{other}' WHERE id = {payment}", "payment", "journal"),
+        ("UPDATE payments SET payer = '{other}' WHERE id = {payment}", "payment", "from {other}"),
         ("UPDATE payments SET pay_to = '{other}' WHERE id = {payment}", "payment", "the chain"),
         (
             "UPDATE payments SET \"transaction\" = '{hash}' WHERE id = {payment}",
@@ -126,6 +129,7 @@ async def test_a_change_by_hand_is_found_and_its_row_is_named(
     assert told.format(**words) in differences[f"{subject} {names[subject]}"]
 
 
+@on_both_databases
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -173,6 +177,7 @@ async def test_a_transfer_out_of_the_treasury_that_nobody_knows_is_found(busines
     assert "holds $4.76" in differences[f"wallet {business.address}"]
 
 
+@on_both_databases
 async def test_a_settled_payment_whose_money_never_came_is_found(business, found):
     payment = await business.sale(collected=False)
     await business.ledger.take([payment])
@@ -206,6 +211,7 @@ async def test_a_closed_tab_without_its_whole_refund_is_found(business, found):
     assert "its refund $0.08" in differences[f"tab {tab}"]
 
 
+@on_both_databases
 async def test_what_stays_open_for_too_long_is_found(business, found):
     payment = await business.sale(collected=False)
     purchase = await business.purchase(noted=False)
@@ -229,6 +235,7 @@ async def test_a_chain_that_does_not_answer_cannot_be_compared(business):
     await rpc.aclose()
 
 
+@on_both_databases
 async def test_an_owners_transfer_is_noted_once(business):
     transaction = business.withdraw()
     (made,) = await business.adopt(transaction)
