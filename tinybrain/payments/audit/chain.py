@@ -144,7 +144,7 @@ class _Walk:
             missing = [found for found in missing if (found.kind, found.row.id) not in self._seen]
             if time.monotonic() > deadline:
                 break
-            behind = head + 1
+            behind = max(behind, head + 1)  # nodes behind one address may differ
             await asyncio.sleep(LAG_PAUSE_S)
         for found in missing:
             row = found.row

@@ -7,6 +7,9 @@ away; the sum over all accounts is always zero. The sum of a wallet's entries is
 on the chain has changed by since the book was opened (`tinybrain audit`).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import case, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -58,6 +61,12 @@ async def post(
             transaction=transaction,
         )
     )
+
+
+async def post_all(connection: AsyncConnection, movements: Sequence[dict[str, Any]]) -> None:
+    """Write movements that name the same columns of `entries`; none where nothing moves."""
+    if moving := [movement for movement in movements if movement["amount"]]:
+        await connection.execute(insert(entries), moving)
 
 
 async def sold(connection: AsyncConnection, payment_id: int) -> int:

@@ -4,6 +4,7 @@ Every change is conditional on the state it starts from. Whether money moved is 
 here; the settler has asked the chain.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,8 +77,9 @@ class Settling(LedgerPart):
         """
         now = self.now_ms()
         async with self._database.write() as connection:
-            for transfer in collected:
-                await _settle(connection, transfer, now)
+            rows = await _arrive(connection, collected, now)
+            for row in rows:
+                await _follow(connection, row, now)
 
     async def uncollectable(self, payment_id: int, note: str) -> PaymentState:
         """The chain shows that the money will never come; returns what the payment becomes.
@@ -204,30 +206,54 @@ class Settling(LedgerPart):
             )
 
 
-async def _settle(connection: AsyncConnection, transfer: Collected, now: int) -> None:
-    row = await _require(connection, transfer.payment_id, PaymentState.SETTLING)
-    await _becomes(
-        connection,
-        row,
-        PaymentState.SETTLED,
-        now,
-        transaction=transfer.transaction,
-        block=transfer.block,
-        note=None,
-    )
+async def _arrive(
+    connection: AsyncConnection, collected: Sequence[Collected], now: int
+) -> Sequence[Row[Any]]:
+    """Settling → settled with the journal's entries, in one statement a transaction, not a payment.
+
+    Returns the payments as they were.
+    """
+    by_place: dict[tuple[str, int | None], list[int]] = defaultdict(list)
+    for transfer in collected:
+        by_place[transfer.transaction, transfer.block].append(transfer.payment_id)
+    settled = []
+    for (transaction, block), ids in by_place.items():
+        settling = payments.c.id.in_(ids) & (payments.c.state == PaymentState.SETTLING)
+        rows = (await connection.execute(select(payments).where(settling))).all()
+        if len(rows) != len(ids):
+            raise IllegalTransition(f"Of the payments {ids} not all are {PaymentState.SETTLING}.")
+        await change(
+            connection,
+            payments,
+            settling,
+            state=PaymentState.SETTLED,
+            updated_ms=now,
+            transaction=transaction,
+            block=block,
+            note=None,
+        )
+        await journal.post_all(connection, [_collection(row, transaction, now) for row in rows])
+        settled += rows
+    return settled
+
+
+def _collection(row: Row[Any], transaction: str, now: int) -> dict[str, Any]:
     debit, credit = _accounts(row)
-    await journal.post(
-        connection,
-        "refund" if row.purpose == Purpose.REFUND else "collection",
-        debit=debit,
-        credit=credit,
-        amount=row.amount,
-        at_ms=now,
-        answer_id=row.answer_id,
-        payment_id=row.id,
-        tab_id=row.tab_id,
-        transaction=transfer.transaction,
-    )
+    return {
+        "kind": "refund" if row.purpose == Purpose.REFUND else "collection",
+        "debit": debit,
+        "credit": credit,
+        "amount": row.amount,
+        "at_ms": now,
+        "answer_id": row.answer_id,
+        "payment_id": row.id,
+        "tab_id": row.tab_id,
+        "transaction": transaction,
+    }
+
+
+async def _follow(connection: AsyncConnection, row: Row[Any], now: int) -> None:
+    """Do what a payment's arrival entails for what it paid for."""
     match row.purpose:
         case Purpose.ANSWER if row.flow == "authorization":
             return
