@@ -259,6 +259,21 @@ class Caller:
         paid = self.headers(service, path="/v1/tabs", body=body)
         return httpx.post(f"{service.url}/v1/tabs", json=body, headers=paid | headers, timeout=30)
 
+    def signed(self, service, amount, **changes):
+        """`authorization` and `signature` as the original's page signs them, for an hour."""
+        answer = httpx.post(service.url + CHAT, json=HELLO)
+        hour = {"amount": amount, "maxTimeoutSeconds": 3600, "validAfter": 0}
+        signer = changes.pop("signer", None)
+        return self.authorize(challenge(answer)["accepts"][0] | hour | changes, signer)
+
+    def open_session(self, service, amount=250_000, **changes):
+        """A bar tab."""
+        body = {
+            "walletAddress": changes.pop("wallet", self.address),
+            "depositAuth": changes.pop("deposit", None) or self.signed(service, amount, **changes),
+        }
+        return httpx.post(f"{service.url}/api/session/open", json=body, timeout=30)
+
     def ask(self, service, body, **options):
         """One answer, paid by hand."""
         url = service.url + options.pop("path", CHAT)

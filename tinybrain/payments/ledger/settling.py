@@ -216,7 +216,7 @@ async def _arrive(
     by_place: dict[tuple[str, int | None], list[int]] = defaultdict(list)
     for transfer in collected:
         by_place[transfer.transaction, transfer.block].append(transfer.payment_id)
-    settled = []
+    settled: list[Row[Any]] = []
     for (transaction, block), ids in by_place.items():
         settling = payments.c.id.in_(ids) & (payments.c.state == PaymentState.SETTLING)
         rows = (await connection.execute(select(payments).where(settling))).all()
