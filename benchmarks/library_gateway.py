@@ -21,7 +21,7 @@ from tinybrain.devnet.http_server import serve
 from tinybrain.errors import LocalModelError
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.database import Database
-from tinybrain.payments.facilitators import build_settler, build_verifier
+from tinybrain.payments.facilitators import build_gas_wallet, build_settler, build_verifier
 from tinybrain.payments.housekeeping import Housekeeping
 from tinybrain.payments.ledger import Ledger, TransactionBook
 from tinybrain.payments.refunding import RefundSigner, can_refund
@@ -63,7 +63,8 @@ async def open_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator[Ga
         stack.push_async_callback(database.close)
         verifier = build_verifier(settings)
         stack.push_async_callback(verifier.aclose)
-        collector = build_settler(settings, TransactionBook(database, settings.network))
+        wallet = build_gas_wallet(settings, TransactionBook(database, settings.network))
+        collector = build_settler(settings, wallet)
         stack.push_async_callback(collector.aclose)
         rpc = Rpc(settings.rpc)
         stack.push_async_callback(rpc.aclose)
@@ -74,6 +75,7 @@ async def open_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator[Ga
             chain,
             metrics,
             RefundSigner(settings),
+            wallet=wallet,
             batch_size=settings.batch_size,
         )
         client = await stack.enter_async_context(httpx.AsyncClient())

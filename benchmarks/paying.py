@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from eth_account import Account
-from web3 import Web3
 
 from tinybrain.config import USDC_BY_NETWORK, Settings, load_settings
 from tinybrain.devnet.chain import NETWORK, Chain, control
@@ -34,7 +33,6 @@ DOMAIN = Domain.of(NETWORK, TOKEN)
 BACKDATED_S = 600  # as stock clients do
 PRODUCT = Product("/v1/chat/completions", "One chat answer", Usdc(10_000), "authorization")
 REQUEST_HASH = "0" * 64
-ANY_AMOUNT = Usdc(10**12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,52 +75,53 @@ class LocalChain:
             log=home / "chain.log",
         )
         stack.callback(self._chain.stop)
-        self.web3: Web3 = self._chain.wait_until_ready()
-        self._token = place_usdc(self.web3, tools)
+        self._web3 = self._chain.wait_until_ready()
+        self._token = place_usdc(self._web3, tools)
         self._pay_to = Account.create()
-        give_ether(self.web3, self._pay_to.address)
+        give_ether(self._web3, self._pay_to.address)
 
     def new_payer(self, amount: int) -> Payer:
         """A payer with so much atomic USDC."""
         account = Account.create()
-        mint(self.web3, self._token, account.address, Usdc(amount))
+        mint(self._web3, self._token, account.address, Usdc(amount))
         return Payer(account.address, private_key(account))
 
-    def new_gas_key(self) -> str:
-        """The key of a wallet that holds one ether."""
-        account = Account.create()
-        give_ether(self.web3, account.address)
-        return private_key(account)
+    def environment(self, ledger_url: str) -> dict[str, str]:
+        """Of a service with a ledger and a gas wallet of its own that trusts every payer."""
+        return {
+            "TINYBRAIN_NETWORK": NETWORK,
+            "TINYBRAIN_RPC_URL": self._chain.url,
+            "TINYBRAIN_ASSET": TOKEN.address,
+            "TINYBRAIN_ASSET_NAME": TOKEN.name,
+            "TINYBRAIN_ASSET_VERSION": TOKEN.version,
+            "TINYBRAIN_PAY_TO": self._pay_to.address,
+            "TINYBRAIN_TREASURY_PRIVATE_KEY": private_key(self._pay_to),
+            "TINYBRAIN_FACILITATOR": "own",
+            "TINYBRAIN_GAS_PRIVATE_KEY": self._new_gas_key(),
+            "TINYBRAIN_LEDGER_URL": ledger_url,
+            "TINYBRAIN_MAX_UNSETTLED": "1000000",
+            "TINYBRAIN_MAX_UNSETTLED_PER_PAYER": "1000000",
+        }
 
     def settings(self, ledger_url: str) -> Settings:
-        """Of a service with a ledger and a gas wallet of its own that trusts every payer."""
+        """The same, read."""
+        named = self.environment(ledger_url).items()
         return load_settings(
-            network=NETWORK,
-            rpc_url=self._chain.url,
-            asset=TOKEN.address,
-            asset_name=TOKEN.name,
-            asset_version=TOKEN.version,
-            pay_to=self._pay_to.address,
-            treasury_private_key=private_key(self._pay_to),
-            facilitator="own",
-            gas_private_key=self.new_gas_key(),
-            ledger_url=ledger_url,
-            max_unsettled=ANY_AMOUNT,
-            max_unsettled_per_payer=ANY_AMOUNT,
+            **{name.removeprefix("TINYBRAIN_").lower(): value for name, value in named}
         )
 
     def mine(self, blocks: int) -> None:
         """Make empty blocks, which a chain without traffic does not have."""
-        control(self.web3, "mine", hex(blocks))
+        control(self._web3, "mine", hex(blocks))
 
     def gas_used(self, transaction: str) -> int:
         """Units of gas that a mined transaction took."""
-        return int(self.web3.eth.get_transaction_receipt(transaction)["gasUsed"])  # type: ignore[arg-type]
+        return int(self._web3.eth.get_transaction_receipt(transaction)["gasUsed"])  # type: ignore[arg-type]
 
-    @property
-    def pid(self) -> int:
-        """The process of the chain."""
-        return self._chain.process.pid
+    def _new_gas_key(self) -> str:
+        account = Account.create()
+        give_ether(self._web3, account.address)
+        return private_key(account)
 
 
 def new_payment(merchant: Merchant, payer: Payer) -> PaymentHeader:

@@ -138,6 +138,7 @@ async def _open(stack: AsyncExitStack, way: Way, settings: Settings) -> Outbox:
         Chain(rpc, settings.token.address),
         Metrics(PrometheusMeters(CollectorRegistry())),
         RefundSigner(settings),
+        wallet=wallet,
         batch_size=way.batch,
     )
     return Outbox(way, Merchant(settings, facilitator), database, ledger, settler)

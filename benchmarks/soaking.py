@@ -6,11 +6,13 @@ compares ledger and chain. Needs Linux's /proc.
 """
 
 import asyncio
+import base64
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,7 @@ from tinybrain.devnet.processes import ChildProcess, claim_port
 from tinybrain.devnet.processes import answers as is_up
 from tinybrain.payments.database import Database
 from tinybrain.payments.receipts import percentile
-from tinybrain.payments.records import UNSETTLED, ChargeState, PaymentState, TabState
+from tinybrain.payments.records import UNSETTLED, ChargeState, PaymentState, Purpose, TabState
 from tinybrain.payments.schema import answers, charges, payments, tabs
 
 CALLERS = 16  # at once; every second one has a tab
@@ -59,10 +61,10 @@ class Service:
 
     def __init__(self, stack: ExitStack, home: Path, chain: LocalChain) -> None:
         self.ledger_url = f"sqlite+aiosqlite:///{home}/soak.db"
-        model = _start(stack, home, "mock_model", {})
+        _, model_url = _start(stack, home, "mock_model", {})
         self.environment = {
             **chain.environment(self.ledger_url),
-            "TINYBRAIN_UPSTREAM_URL": f"{model[1]}/v1",
+            "TINYBRAIN_UPSTREAM_URL": f"{model_url}/v1",
             "TINYBRAIN_UPSTREAM_MODEL": MODEL,
             "TINYBRAIN_UPSTREAM_API_KEY": "none",
         }
@@ -80,20 +82,22 @@ class Service:
             subprocess.CalledProcessError: They differ.
         """
         command = [sys.executable, "-m", "tinybrain", "audit"]
-        subprocess.run(command, check=True, env={**os.environ, **self.environment})
+        subprocess.run(
+            command, check=True, env={**os.environ, **self.environment}, stdout=subprocess.DEVNULL
+        )
 
 
 class Load:
     """Callers who share out a number of requests among them."""
 
     def __init__(self, http: httpx.AsyncClient, count: int) -> None:
-        self.times: list[float] = []
+        self.times: list[float] = []  # milliseconds of each answer
         self._http = http
         self._numbers = iter(range(count))
 
     async def with_payments(self, payer: Payer) -> None:
         """Pay each answer over x402."""
-        terms = (await self._http.post(PRODUCT.path, json=_body(0))).json()["accepts"][0]
+        terms = _terms(await self._http.post(PRODUCT.path, json=_body(0)))
         for number in self._numbers:
             await self._ask(number, {"PAYMENT-SIGNATURE": payer.pay(terms)})
 
@@ -103,14 +107,14 @@ class Load:
             token, path = await self._open_tab(payer)
             headers = {"Authorization": f"Bearer {token}"}
             await self._ask(first, headers)
-            for number, _ in zip(self._numbers, range(ANSWERS_OF_A_TAB - 2), strict=False):
+            for _, number in zip(range(ANSWERS_OF_A_TAB - 2), self._numbers, strict=False):
                 await self._ask(number, headers)  # one answer's price is left, to be refunded
             (await self._http.delete(path, headers=headers)).raise_for_status()
 
     async def _open_tab(self, payer: Payer) -> tuple[str, str]:
         body = {"deposit": f"{ANSWERS_OF_A_TAB * PRODUCT.price / 10**6:.2f}"}
-        challenge = await self._http.post("/v1/tabs", json=body)
-        paid = {"PAYMENT-SIGNATURE": payer.pay(challenge.json()["accepts"][0])}
+        terms = _terms(await self._http.post("/v1/tabs", json=body))
+        paid = {"PAYMENT-SIGNATURE": payer.pay(terms)}
         opened = await self._http.post("/v1/tabs", json=body, headers=paid)
         opened.raise_for_status()
         return opened.json()["token"], f"/v1/tabs/{opened.json()['id']}"
@@ -130,23 +134,118 @@ async def soak(chain: LocalChain, home: Path, *, count: int) -> list[Row]:
     """Ask so often; returns a table of one row.
 
     Raises:
-        RuntimeError: A request was refused, or a row is not final in time.
+        RuntimeError: A request was refused, a row is missing, or one is not final in time.
         subprocess.CalledProcessError: Ledger and chain differ.
     """
-    payers = [chain.new_payer(PRODUCT.price * 2 * (count + ANSWERS_OF_A_TAB)) for _ in range(CALLERS)]
+    most = PRODUCT.price * 2 * (count + ANSWERS_OF_A_TAB)
+    payers = [chain.new_payer(most) for _ in range(CALLERS)]
+    samples: list[Sample] = []
     with ExitStack() as stack:
         service = Service(stack, home, chain)
-        started = time.perf_counter()
         async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as http:
             load = Load(http, count)
-            watching = asyncio.create_task(_watch(service, load))
+            watching = asyncio.create_task(_watch(service, load, samples))
+            started = time.perf_counter()
             await asyncio.gather(
                 *(load.with_payments(payer) for payer in payers[::2]),
                 *(load.with_tabs(payer) for payer in payers[1::2]),
             )
             seconds = time.perf_counter() - started
+            watching.cancel()
         chain.mine(CONFIRMATIONS)
-        counted = await _counted(service.ledger_url)
-        watching.cancel()
+        paid = await _count_when_final(service.ledger_url)
         service.audit()
-        return [_row(load, seconds, counted, watching)]
+    if (lost := count - paid["x402"] - paid["tab"]) != 0:
+        raise RuntimeError(f"{lost} of {count} answers were not paid.")
+    return [
+        {
+            "answers": count,
+            **paid,
+            "a second": round(count / seconds, 1),
+            "P50": round(percentile(sorted(load.times), 0.5)),
+            "P95": round(percentile(sorted(load.times), 0.95)),
+            "audit": "clean",
+            **_memory(samples, count),
+        }
+    ]
+
+
+async def _watch(service: Service, load: Load, samples: list[Sample]) -> None:
+    while True:
+        samples.append(Sample(len(load.times), service.memory()))
+        await asyncio.sleep(SAMPLE_S)
+
+
+def _memory(samples: Sequence[Sample], count: int) -> Row:
+    """MiB at the start, after the warm-up and at the end, and what each 1,000 answers then add."""
+    warm = [sample for sample in samples if sample.answered >= WARM_UP * count]
+    slope = linear_regression(*zip(*warm, strict=True)).slope if len(warm) > 1 else 0.0
+    return {
+        "MiB at the start": round(samples[0].memory, 1),
+        "warm": round(warm[0].memory if warm else samples[-1].memory, 1),
+        "at the end": round(samples[-1].memory, 1),
+        "more for 1,000": round(1000 * slope, 2),
+    }
+
+
+async def _count_when_final(ledger_url: str) -> dict[str, int]:
+    """Wait until every row is final; returns how many answers each credential paid for.
+
+    Raises:
+        RuntimeError: Some rows are not final in time; says how many of which table.
+    """
+    database = await Database.open(ledger_url)
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        while open_rows := {
+            table.name: number
+            for table, final in FINAL.items()
+            if (number := await _count(database, table, ~final))
+        }:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Rows are not final: {open_rows}.")
+            await asyncio.sleep(SAMPLE_S)
+        settled = payments.c.state == PaymentState.SETTLED
+        bought = settled & (payments.c.purpose == Purpose.ANSWER)
+        captured = charges.c.state == ChargeState.CAPTURED
+        return {
+            "x402": await _count(database, payments, bought),
+            "tab": await _count(database, charges, captured),
+        }
+    finally:
+        await database.close()
+
+
+async def _count(database: Database, table: Table, where: ColumnElement[bool]) -> int:
+    async with database.read() as connection:
+        query = select(func.count()).select_from(table).where(where)
+        return int(await connection.scalar(query) or 0)
+
+
+def _body(number: int) -> dict[str, Any]:
+    question = {"role": "user", "content": f"Which words do you know, number {number}?"}
+    return {"model": MODEL, "messages": [question], "stream": number % 2 == 0}
+
+
+def _terms(challenge: httpx.Response) -> dict[str, Any]:
+    """What a 402 asks for."""
+    required = json.loads(base64.b64decode(challenge.headers["PAYMENT-REQUIRED"]))
+    terms: dict[str, Any] = required["accepts"][0]
+    return terms
+
+
+def _start(
+    stack: ExitStack, home: Path, name: str, environment: Mapping[str, str]
+) -> tuple[ChildProcess, str]:
+    port = claim_port(0, what="a server", option="")
+    url = f"http://127.0.0.1:{port}"
+    process = ChildProcess(
+        name,
+        [sys.executable, Path(__file__).with_name(f"{name}.py"), str(port)],
+        log=home / f"{name}.log",
+        ready=partial(is_up, f"{url}/health"),
+        environment=environment,
+    )
+    stack.callback(process.stop)
+    process.wait_until_ready(timeout_s=TIMEOUT_S)
+    return process, url

@@ -15,6 +15,7 @@ from tinybrain.errors import UpstreamError
 from tinybrain.payments.agent import PayingTransport
 from tinybrain.payments.database import Database
 from tinybrain.payments.ledger import Ledger
+from tinybrain.payments.records import Limits
 from tinybrain.upstreams.factory import build_upstream
 
 
@@ -22,7 +23,7 @@ class EscalationReplica:
     """Holds the upstream's client; every request is a stream."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
-        ledger = Ledger(await Database.open(settings.ledger))
+        ledger = Ledger(await Database.open(settings.ledger), limits=Limits.of(settings))
         transport = (
             PayingTransport(settings, ledger, ray_metrics_of_service())
             if settings.upstream_api_key is None

@@ -234,9 +234,10 @@ class Caller:
         )
         return signed.signature.to_0x_hex()
 
-    def spend_elsewhere(self, authorization, payload, token, web3):
-        """Use up the nonce of an authorization with a second one, to the own wallet."""
-        other = authorization | {"to": self.address}
+    def spend_elsewhere(self, headers, token, web3):
+        """Use up a payment's nonce with a second authorization, to the own wallet."""
+        payload = json.loads(base64.b64decode(headers["PAYMENT-SIGNATURE"]))
+        other = payload["payload"]["authorization"] | {"to": self.address}
         call = token.functions.transferWithAuthorization(
             self.address,
             self.address,
@@ -375,7 +376,7 @@ def service(open_service):
     """The session's service, as it is deployed; whatever was asked of it, nothing stays open."""
     with open_service() as service:
         yield service
-        service.wait_until(lambda: not service.unfinished())
+        service.wait_until(lambda: not service.drain() and not service.unfinished())
 
 
 @pytest.fixture
@@ -385,12 +386,21 @@ def pauper(usdc):
 
 
 @pytest.fixture
-def caller(web3, token, usdc):
-    """A new wallet with a dollar, and ether for transactions of its own."""
-    wallet = Account.create()
-    give_ether(web3, wallet.address)
-    mint(web3, token, wallet.address, 1_000_000)
-    return Caller(wallet, usdc)
+def new_caller(web3, token, usdc):
+    """Makes wallets with a dollar, and ether for transactions of their own."""
+
+    def build():
+        wallet = Account.create()
+        give_ether(web3, wallet.address)
+        mint(web3, token, wallet.address, 1_000_000)
+        return Caller(wallet, usdc)
+
+    return build
+
+
+@pytest.fixture
+def caller(new_caller):
+    return new_caller()
 
 
 @pytest.fixture

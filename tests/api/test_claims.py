@@ -125,7 +125,7 @@ def test_a_payer_who_spends_the_nonce_elsewhere_meanwhile_gets_no_answer(
         headers = caller.headers(service)
         asked = pool.submit(caller.ask, service, LOCAL, headers=headers)
         service.wait_until(service.local.started.is_set)
-        caller.spend_elsewhere(*authorization_in(headers), token, web3)
+        caller.spend_elsewhere(headers, token, web3)
         spent.set()
         answer = asked.result()
         assert (answer.status_code, answer.json()["error"]["code"]) == (402, "payment_failed")

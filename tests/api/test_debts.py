@@ -3,8 +3,6 @@
 import httpx
 import pytest
 
-from tests.api.conftest import Caller
-
 pytestmark = pytest.mark.chain
 LOCAL = {"model": "tinychat", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
 
@@ -16,20 +14,12 @@ def debtor(open_service, caller, scripted, token, web3):
         service.may_settle.clear()
         headers = caller.headers(service)
         answer = caller.ask(service, LOCAL | {"stream": True}, headers=headers)
-        payload = decoded(headers)
-        caller.spend_elsewhere(payload["payload"]["authorization"], payload, token, web3)
+        caller.spend_elsewhere(headers, token, web3)
         service.may_settle.set()
         receipt = answer.headers["x-tinybrain-receipt"]
         service.wait_until(lambda: service.payment(receipt)["state"] == "debt")
         caller.debt = f"/v1/debts/{caller.address}"
         yield service, caller, receipt
-
-
-def decoded(headers):
-    import base64
-    import json
-
-    return json.loads(base64.b64decode(headers["PAYMENT-SIGNATURE"]))
 
 
 def pay(service, payer, path, **changes):
@@ -53,15 +43,15 @@ def test_who_owes_is_told_where_to_pay_and_not_served(debtor):
     assert caller.debt.lower() in refused.json()["error"]["message"].lower()
 
 
-async def test_anyone_may_pay_with_a_stock_client_and_the_payer_is_served_again(
-    debtor, web3, token, usdc
-):
-    service, caller, _ = debtor
-    friend = Caller(caller.wallet, usdc)
+async def test_anyone_may_pay_with_a_stock_client_and_the_payer_is_served_again(debtor, new_caller):
+    service, caller, receipt = debtor
+    friend = new_caller()
     async with friend.http() as http:
         paid = await http.post(service.url + caller.debt)
     assert (paid.status_code, paid.json()["owed"]) == (200, "0.00")
     assert "payment-response" in paid.headers
+    assert friend.balance() == 990_000
+    assert service.payment(receipt)["state"] == "repaid"
     assert caller.ask(service, LOCAL).status_code == 200
 
 

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from eth_account import Account
 
+from tinybrain.devnet.token import mint
+
 pytestmark = pytest.mark.chain
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 LOCAL = HELLO | {"model": "tinychat", "max_tokens": 8}
@@ -144,9 +146,7 @@ def test_while_the_chain_is_slow_a_close_says_so_and_tells_later(
 def test_of_one_deposit_sent_eight_times_at_once_one_tab_is_opened(service, caller):
     deposit = caller.signed(service, 250_000)
     with ThreadPoolExecutor(8) as pool:
-        opened = list(
-            pool.map(lambda _: caller.open_session(service, deposit=deposit), range(8))
-        )
+        opened = list(pool.map(lambda _: caller.open_session(service, deposit=deposit), range(8)))
     (session,) = [answer.json()["sessionToken"] for answer in opened if answer.is_success]
     assert {answer.status_code for answer in opened} <= {200, 409, 429}
     assert tab_of(service, caller)["state"] == "open"
@@ -228,7 +228,8 @@ def test_who_drains_his_wallet_loses_the_tab_and_owes_what_he_used(
         session = caller.open_session(service).json()["sessionToken"]
         for _ in range(2):
             ask(service, session)
-        caller.transact(token.functions.transfer("0x" + "d" * 40, 1_000_000), web3)
+        elsewhere = Account.create().address
+        caller.transact(token.functions.transfer(elsewhere, 1_000_000), web3)
         service.drain()
         assert ask(service, session).status_code == 401
         service.settler._attempts._clock = lambda: time.time() + 7200  # the deposit has expired
@@ -236,6 +237,7 @@ def test_who_drains_his_wallet_loses_the_tab_and_owes_what_he_used(
         owed = httpx.get(f"{service.url}/v1/debts/{caller.address}").json()
         assert owed["owed"] == "0.02"
         assert owed["payments"][0]["tab"] == tab_of(service, caller)["id"]
+        mint(web3, token, caller.address, 1_000_000)
         refused = caller.open_session(service)
         assert (refused.status_code, refused.json()["code"]) == (403, "debt_owed")
 

@@ -9,6 +9,8 @@ from sqlalchemy import select
 
 from tests.payments.settling import COMPLETED, NETWORK, Merchant
 from tinybrain.devnet.chain import control
+from tinybrain.errors import Unauthorized
+from tinybrain.payments.books import Books
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.gas_watch import GasWatch
 from tinybrain.payments.housekeeping import Housekeeping
@@ -137,6 +139,33 @@ async def test_a_purchase_that_was_never_collected_is_released_when_it_expired(
     assert (await purchase()).state == "released"
 
 
+async def test_a_false_hash_of_a_purchase_that_was_collected_is_put_right(
+    housekeeping, merchant, chain, buy, purchase, clock
+):
+    authorization, signature = await buy()
+    call = chain.token.functions.transferWithAuthorization(
+        *authorization.model_dump().values(), bytes.fromhex(signature[2:])
+    )
+    transaction = merchant.send(call)
+    await merchant.ledger.paid((await purchase()).id, transaction="0x" + "ab" * 32)
+    clock.now += 361
+    await housekeeping.run()
+    row = await purchase()
+    assert (row.state, row.final, row.transaction) == ("paid", True, transaction)
+
+
+async def test_a_purchase_that_was_paid_by_the_sellers_word_alone_is_taken_back(
+    housekeeping, merchant, buy, purchase, clock
+):
+    await buy()
+    await merchant.ledger.paid((await purchase()).id, transaction="0x" + "ab" * 32)
+    clock.now += 361
+    await housekeeping.run()
+    assert (await purchase()).state == "released"
+    balances = await Books(merchant.database).balances()
+    assert all(account.debit == account.credit for account in balances)
+
+
 async def test_an_idle_bar_tab_is_settled_from_its_deposit_and_the_rest_refunded(
     housekeeping, merchant, payer, clock
 ):
@@ -199,6 +228,10 @@ async def test_a_tab_with_an_answer_under_way_is_closed_later(housekeeping, merc
     merchant.send(drain, payer)
     await housekeeping.run()
     assert (await merchant.ledger.tab_by_id(tab.id)).state == "open"
+    with pytest.raises(Unauthorized):  # else one answer always under way would keep it open
+        await merchant.ledger.begin(
+            replace(answer, id="ans_next"), tab=TabCharge(tab.token_hash, "0" * 64)
+        )
     await merchant.ledger.finish(answer.id, COMPLETED, charge=Charge.YES)
     await housekeeping.run()
     assert (await merchant.ledger.tab_by_id(tab.id)).state == "closing"
@@ -228,6 +261,12 @@ async def test_one_chore_that_fails_stops_none_of_the_others(merchant, payer, cl
 
 async def _broken():
     raise RuntimeError("a fault in this chore")
+
+
+async def test_every_chore_of_a_round_is_done(housekeeping, merchant, payer, caplog):
+    await merchant.begin(payer)
+    await housekeeping.run()
+    assert caplog.messages == []
 
 
 async def test_with_nothing_to_do_the_ledger_is_not_written(

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from contextvars import Context
 from typing import Any
 
 from tinybrain.api.admission import Admission, Admissions, Credentials, Repeated
@@ -313,7 +314,8 @@ class Gateway:
         return recorded
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.ensure_future(work)
+        # Ray Serve cancels what was called in the context of a request whose caller has left.
+        task: asyncio.Task[Any] = asyncio.create_task(work, context=Context())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task

@@ -174,6 +174,15 @@ class Chain:
             return earlier + await self._logs(topics, middle + 1, last)
         return logs
 
+    async def block_before(self, time_s: int) -> int:
+        """The newest block older than the Unix second `time_s`.
+
+        Raises:
+            PaymentServiceError: The chain could not be asked.
+        """
+        head = await self._block("latest")
+        return max(0, await self._first_block_at(time_s, head) - 1)
+
     async def _first_block_at(self, time_s: int, head: dict[str, Any]) -> int:
         """The first block not older than `time_s`, or the newest: providers bound log ranges."""
         low, high = 0, _int(head["number"])
@@ -200,6 +209,8 @@ class Chain:
     async def _read(self, data: str, block: BlockTag) -> int:
         tag = hex(block) if isinstance(block, int) else block
         word = await self._rpc.call("eth_call", {"to": self._asset, "data": data}, tag)
+        if word == "0x" and isinstance(block, int):
+            return 0  # the token came later; one that is not there at all shows at "latest"
         if word == "0x":
             raise PaymentServiceError(
                 f"There is no token at {self._asset} on this chain: check TINYBRAIN_RPC_URL and "

@@ -15,7 +15,7 @@ from sqlalchemy import Row, and_, func, or_, select
 from tinybrain.config import SETTLE_MARGIN_S, Settings
 from tinybrain.errors import PaymentConflict, TinyBrainError
 from tinybrain.payments.attempts import CLOCK_MARGIN_S, LOOK_BACK_S
-from tinybrain.payments.chain import Chain, Use
+from tinybrain.payments.chain import AuthorizationUse, Chain, Use
 from tinybrain.payments.database import Database
 from tinybrain.payments.gas_watch import GasWatch
 from tinybrain.payments.ledger import IllegalTransition, Ledger
@@ -59,6 +59,7 @@ class Housekeeping:
             self.open_books,
             self.release_abandoned,
             self.resolve_purchases,
+            self.prove_purchases,
             self.close_idle_tabs,
             self.close_uncovered_tabs,
             self.forget_replies,
@@ -89,6 +90,11 @@ class Housekeeping:
         """Find out what became of purchases whose answer was lost."""
         rows = await self._ledger.unresolved_purchases(expired_for_s=CLOCK_MARGIN_S)
         await self._each(self._resolve, rows)
+
+    async def prove_purchases(self) -> None:
+        """Ask the chain for what sellers said: only it knows whether they took the money."""
+        rows = await self._ledger.unproven_purchases(expired_for_s=CLOCK_MARGIN_S)
+        await self._each(self._prove, rows)
 
     async def close_idle_tabs(self) -> None:
         """Close tabs that were not used for so long that their owners will not come back."""
@@ -129,22 +135,34 @@ class Housekeeping:
                 raise failure
 
     async def _resolve(self, row: Row[Any]) -> None:
-        use = await self._chain.authorization_use(
-            row.payer,
-            row.nonce,
-            pay_to=row.pay_to,
-            amount=row.amount,
-            since=row.created_ms // 1000 - LOOK_BACK_S,
-            until=row.valid_before,
-        )
+        use = await self._use_of(row)
         if use.use is Use.TRANSFERRED:
             await self._ledger.paid(row.id, transaction=use.transaction)
             self._metrics.spend(row.amount, row.provider)
         else:
             await self._ledger.release_purchase(row.id, note="expired unused")
 
+    async def _prove(self, row: Row[Any]) -> None:
+        use = await self._use_of(row)
+        if use.use is Use.TRANSFERRED and use.transaction:
+            await self._ledger.proven(row.id, transaction=use.transaction)
+        else:
+            log.warning("%s said that purchase %s was paid; it was not", row.provider, row.id)
+            await self._ledger.never_collected(row.id)
+
+    async def _use_of(self, purchase: Row[Any]) -> AuthorizationUse:
+        return await self._chain.authorization_use(
+            purchase.payer,
+            purchase.nonce,
+            pay_to=purchase.pay_to,
+            amount=purchase.amount,
+            since=purchase.created_ms // 1000 - LOOK_BACK_S,
+            until=purchase.valid_before,
+        )
+
     async def _check_cover(self, tab: Row[Any]) -> None:
         if await self._chain.balance(tab.payer) < tab.deposit:
+            await self._ledger.stop_tab(tab.id)
             await self._close_tab(tab.id, "is no longer covered by its payer's balance")
 
     async def _close_tab(self, tab_id: str, why: str) -> None:

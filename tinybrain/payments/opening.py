@@ -39,9 +39,7 @@ async def _first_block(database: Database, chain: Chain) -> int:
     first_ms = await _first_row_ms(database)
     if first_ms is None:
         return await chain.head()
-    before_s = first_ms // 1000 - BEFORE_FIRST_ROW_S
-    head = await chain._block("latest")  # noqa: SLF001
-    return max(0, await chain._first_block_at(before_s, head) - 1)  # noqa: SLF001
+    return await chain.block_before(first_ms // 1000 - BEFORE_FIRST_ROW_S)
 
 
 async def _first_row_ms(database: Database) -> int | None:

@@ -160,13 +160,16 @@ purchases = Table(
     Column("amount", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),  # reserved | paid | released
     Column("note", String(300)),
-    Column("transaction", String(66)),
+    Column("transaction", String(66)),  # as the seller told it, until it is final
+    Column("final", Boolean, nullable=False),  # the chain was asked after it expired
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
     Index("purchases_by_time", "created_ms"),
     Index("purchases_by_state", "state", "created_ms"),
     Index("purchases_by_answer", "answer_id"),
     Index("purchases_by_provider", "provider", "created_ms"),
+    Index("purchases_by_authorization", "payer", "nonce"),
+    Index("purchases_by_depth", "final", "state", "valid_before"),
 )
 
 providers = Table(  # whom each host was paid first; another recipient is refused
@@ -197,6 +200,7 @@ entries = Table(  # the journal: every movement of money, with the account it le
     Index("entries_by_credit", "credit"),
     Index("entries_by_answer", "answer_id"),
     Index("entries_by_payment", "payment_id", "kind"),
+    Index("entries_by_purchase", "purchase_id"),
     Index("entries_by_time", "at_ms"),
 )
 

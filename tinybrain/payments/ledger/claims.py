@@ -122,8 +122,10 @@ async def claim(
     flow = payment.flow
     earlier = await _require_unused(connection, payment)
     if limits is not None:
-        if payment.purpose is Purpose.ANSWER and flow == "authorization":
-            flow = await _flow_for(connection, payment.payer, limits)
+        if payment.purpose is Purpose.ANSWER and not await _is_trusted(
+            connection, payment.payer, limits
+        ):
+            flow = "upfront"
         await _require_good_standing(connection, payment, flow, limits)
     values = {
         **asdict(payment),
@@ -173,17 +175,31 @@ async def _insert(
     return int((result.inserted_primary_key or [0])[0])
 
 
-async def _flow_for(connection: AsyncConnection, payer: str, limits: Limits) -> Flow:
+async def require_trust(connection: AsyncConnection, payer: str, limits: Limits) -> None:
+    """Refuse a payer who must settle first.
+
+    Raises:
+        TooManyUnsettled: He has too few settled payments to be trusted.
+    """
+    if not await _is_trusted(connection, payer, limits):
+        raise TooManyUnsettled(
+            "This wallet is not known here well enough for an answer ahead of its payment. Open a "
+            "prepaid tab with POST /v1/tabs instead.",
+            code="payer_not_trusted",
+        )
+
+
+async def _is_trusted(connection: AsyncConnection, payer: str, limits: Limits) -> bool:
     if limits.trust_after == 0:
-        return "authorization"
+        return True
     settled = await connection.scalar(
         select(func.count()).where(
             payments.c.payer == payer,
             payments.c.state == PaymentState.SETTLED,
-            payments.c.purpose == Purpose.ANSWER,
+            payments.c.purpose.in_([Purpose.ANSWER, Purpose.TAB]),
         )
     )
-    return "authorization" if (settled or 0) >= limits.trust_after else "upfront"
+    return (settled or 0) >= limits.trust_after
 
 
 async def _require_good_standing(

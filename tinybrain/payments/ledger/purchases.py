@@ -44,6 +44,7 @@ class Purchases(LedgerPart):
                 insert(purchases).values(
                     **asdict(purchase),
                     state=PurchaseState.RESERVED,
+                    final=False,
                     created_ms=now,
                     updated_ms=now,
                 )
@@ -70,7 +71,7 @@ class Purchases(LedgerPart):
             )
 
     async def paid(self, purchase_id: int, *, transaction: str | None) -> None:
-        """Reserved → paid."""
+        """Reserved → paid, on the seller's word or the chain's."""
         async with self._database.write() as connection:
             row = await self._become(
                 connection, purchase_id, PurchaseState.PAID, transaction=transaction
@@ -105,6 +106,57 @@ class Purchases(LedgerPart):
             )
             return result.all()
 
+    async def unproven_purchases(self, *, expired_for_s: float) -> Sequence[Row[Any]]:
+        """Paid purchases, expired that long ago, of which the chain was not asked yet."""
+        async with self._database.read() as connection:
+            result = await connection.execute(
+                select(purchases).where(
+                    purchases.c.final.is_(False),
+                    purchases.c.state == PurchaseState.PAID,
+                    purchases.c.valid_before < self._clock() - expired_for_s,
+                )
+            )
+            return result.all()
+
+    async def proven(self, purchase_id: int, *, transaction: str) -> None:
+        """The chain shows that a paid purchase moved the money, in this transaction."""
+        async with self._database.write() as connection:
+            await require_change(
+                connection,
+                purchases,
+                _is_paid(purchase_id),
+                f"Purchase {purchase_id} is not paid.",
+                final=True,
+                transaction=transaction,
+            )
+
+    async def never_collected(self, purchase_id: int) -> None:
+        """Paid → released: the seller said it was paid, and never took the money."""
+        now = self.now_ms()
+        async with self._database.write() as connection:
+            await require_change(
+                connection,
+                purchases,
+                _is_paid(purchase_id),
+                f"Purchase {purchase_id} is not paid.",
+                state=PurchaseState.RELEASED,
+                note="the seller said it was paid, and never took the money",
+                transaction=None,
+                updated_ms=now,
+            )
+            query = select(purchases).where(purchases.c.id == purchase_id)
+            row = (await connection.execute(query)).one()
+            await journal.post(
+                connection,
+                "reversal",
+                debit=journal.wallet(row.payer),
+                credit=journal.COST,
+                amount=row.amount,
+                at_ms=now,
+                answer_id=row.answer_id or None,
+                purchase_id=row.id,
+            )
+
     async def release_unsigned_purchases(self, *, older_than_s: float) -> None:
         """Release reservations whose process died before it signed anything."""
         unsigned = (
@@ -130,11 +182,15 @@ class Purchases(LedgerPart):
         price = await connection.scalar(
             select(answers.c.price).where(answers.c.id == purchase.answer_id)
         )
-        if price and purchase.amount > price - self._limits.margin:
+        if not price:  # the operator's own question
+            return
+        of_answer = purchases.c.answer_id == purchase.answer_id
+        cost = await _spent(connection, 0, of_answer) + purchase.amount
+        if cost > price - self._limits.margin:
             raise BudgetExceeded(
-                f"The upstream asks for {format_usdc(purchase.amount)}, which leaves less than the "
-                f"{format_usdc(self._limits.margin)} of TINYBRAIN_MIN_MARGIN from the answer's "
-                f"price of {format_usdc(price)}."
+                f"The answer would cost {format_usdc(cost)}, which leaves less than the "
+                f"{format_usdc(self._limits.margin)} of TINYBRAIN_MIN_MARGIN from its price of "
+                f"{format_usdc(price)}."
             )
 
     async def _require_room(
@@ -171,6 +227,10 @@ class Purchases(LedgerPart):
         )
         query = select(purchases).where(purchases.c.id == purchase_id)
         return (await connection.execute(query)).one()
+
+
+def _is_paid(purchase_id: int) -> ColumnElement[bool]:
+    return (purchases.c.id == purchase_id) & (purchases.c.state == PurchaseState.PAID)
 
 
 async def _spent(

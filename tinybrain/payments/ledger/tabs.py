@@ -8,9 +8,9 @@ from sqlalchemy import Row, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.errors import PaymentConflict, TooManyUnsettled, Unauthorized
-from tinybrain.payments.ledger.claims import Claims, claim
+from tinybrain.payments.ledger.claims import Claims, claim, require_trust
 from tinybrain.payments.ledger.deposits import close, collect_deposit, release_deposit
-from tinybrain.payments.ledger.part import IllegalTransition, require_change
+from tinybrain.payments.ledger.part import IllegalTransition, change, require_change
 from tinybrain.payments.ledger.refunds import refund
 from tinybrain.payments.records import (
     NewPayment,
@@ -38,13 +38,14 @@ class Tabs(Claims):
 
         Raises:
             PaymentConflict, DebtOwed, TooManyUnsettled: The deposit may not be taken, or the
-                payer has an open bar tab.
+                payer has an open bar tab, or is not trusted with one yet.
         """
         now, bar = self.now_ms(), tab.kind == "bar"
         deposit = replace(deposit, purpose=Purpose.TAB, flow="authorization" if bar else "upfront")
         async with self._database.write() as connection:
             if bar:
                 await _require_no_other(connection, deposit.payer)
+                await require_trust(connection, deposit.payer, self._limits)
             payment_id, _ = await claim(
                 connection, deposit, now=now, limits=self._limits, tab_id=tab.id
             )
@@ -131,6 +132,12 @@ class Tabs(Claims):
                 select(replies.c.body).where(replies.c.id == subject)
             )
             return body
+
+    async def stop_tab(self, tab_id: str) -> None:
+        """Begin no more answers on an open tab; it is closed once those under way have ended."""
+        async with self._database.write() as connection:
+            open_tab = (tabs.c.id == tab_id) & (tabs.c.state == TabState.OPEN)
+            await change(connection, tabs, open_tab, spendable_until=0)
 
     async def close_tab(self, tab_id: str, settlement: NewPayment | None = None) -> Row[Any]:
         """Ask no more of a tab, and set what it takes to settle or refund it in motion.

@@ -12,7 +12,11 @@ down_revision = "0001"
 def upgrade() -> None:
     """Extend payments, add the new tables, and write the journal of what happened before."""
     _extend_payments()
+    with op.batch_alter_table("purchases") as table:
+        table.add_column(_filled("final", sa.Boolean(), sa.false()))
     op.create_index("purchases_by_provider", "purchases", ["provider", "created_ms"])
+    op.create_index("purchases_by_authorization", "purchases", ["payer", "nonce"])
+    op.create_index("purchases_by_depth", "purchases", ["final", "state", "valid_before"])
     op.create_table(
         "replies",
         sa.Column("id", sa.String(length=40), primary_key=True),
@@ -111,6 +115,7 @@ def _create_journal() -> None:
     op.create_index("entries_by_credit", "entries", ["credit"])
     op.create_index("entries_by_answer", "entries", ["answer_id"])
     op.create_index("entries_by_payment", "entries", ["payment_id", "kind"])
+    op.create_index("entries_by_purchase", "entries", ["purchase_id"])
     op.create_index("entries_by_time", "entries", ["at_ms"])
 
 
