@@ -93,21 +93,22 @@ class Load:
     def __init__(self, http: httpx.AsyncClient, count: int) -> None:
         self.times: list[float] = []  # milliseconds of each answer
         self._http = http
-        self._numbers = iter(range(count))
+        self._for_payments = iter(range(0, count, 2))
+        self._for_tabs = iter(range(1, count, 2))
 
     async def with_payments(self, payer: Payer) -> None:
         """Pay each answer over x402."""
         terms = _terms(await self._http.post(PRODUCT.path, json=_body(0)))
-        for number in self._numbers:
+        for number in self._for_payments:
             await self._ask(number, {"PAYMENT-SIGNATURE": payer.pay(terms)})
 
     async def with_tabs(self, payer: Payer) -> None:
         """Open a tab, use it up, close it, and open the next."""
-        for first in self._numbers:
+        for first in self._for_tabs:
             token, path = await self._open_tab(payer)
             headers = {"Authorization": f"Bearer {token}"}
             await self._ask(first, headers)
-            for _, number in zip(range(ANSWERS_OF_A_TAB - 2), self._numbers, strict=False):
+            for _, number in zip(range(ANSWERS_OF_A_TAB - 2), self._for_tabs, strict=False):
                 await self._ask(number, headers)  # one answer's price is left, to be refunded
             (await self._http.delete(path, headers=headers)).raise_for_status()
 
@@ -165,7 +166,7 @@ async def soak(chain: LocalChain, home: Path, *, count: int) -> list[Row]:
             "P50": round(percentile(sorted(load.times), 0.5)),
             "P95": round(percentile(sorted(load.times), 0.95)),
             "audit": "clean",
-            **_memory(samples, count),
+            **memory(samples, count),
         }
     ]
 
@@ -176,7 +177,7 @@ async def _watch(service: Service, load: Load, samples: list[Sample]) -> None:
         await asyncio.sleep(SAMPLE_S)
 
 
-def _memory(samples: Sequence[Sample], count: int) -> Row:
+def memory(samples: Sequence[Sample], count: int) -> Row:
     """MiB at the start, after the warm-up and at the end, and what each 1,000 answers then add."""
     warm = [sample for sample in samples if sample.answered >= WARM_UP * count]
     slope = linear_regression(*zip(*warm, strict=True)).slope if len(warm) > 1 else 0.0
@@ -224,7 +225,7 @@ async def _count(database: Database, table: Table, where: ColumnElement[bool]) -
 
 def _body(number: int) -> dict[str, Any]:
     question = {"role": "user", "content": f"Which words do you know, number {number}?"}
-    return {"model": MODEL, "messages": [question], "stream": number % 2 == 0}
+    return {"model": MODEL, "messages": [question], "stream": number % 4 < 2}
 
 
 def _terms(challenge: httpx.Response) -> dict[str, Any]:

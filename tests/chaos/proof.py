@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 
 from tests.chaos.world import ANSWER_TIMEOUT_S, TAB_IDLE_S, WALLET_USDC
 from tinybrain.config import SETTLE_MARGIN_S
@@ -84,8 +84,8 @@ class Proof:
                 return (await connection.execute(select(table).where(*where))).all()
 
             rows = [
-                OpenRow(f"answer {row.id}", row.outcome, None, _abandoned(row))
-                for row in await read(answers, answers.c.outcome == "running")
+                OpenRow(f"answer {row.id}", row.outcome, row.payer, _abandoned(row))
+                for row in await connection.execute(_running())
             ]
             for row in await read(payments, payments.c.state.in_(UNSETTLED)):
                 payer = row.pay_to if row.purpose == Purpose.REFUND else row.payer
@@ -182,6 +182,17 @@ async def proof_of(world):
     finally:
         await rpc.aclose()
         await database.close()
+
+
+def _running():
+    """Answers under way, with who pays for them."""
+    return (
+        select(answers, func.coalesce(payments.c.payer, tabs.c.payer).label("payer"))
+        .outerjoin(payments, payments.c.answer_id == answers.c.id)
+        .outerjoin(charges, charges.c.answer_id == answers.c.id)
+        .outerjoin(tabs, tabs.c.id == charges.c.tab_id)
+        .where(answers.c.outcome == "running")
+    )
 
 
 def _abandoned(row):

@@ -1,21 +1,18 @@
 """`tinybrain audit`: ledger and chain compared. Signs nothing; writes only with --adopt."""
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tinybrain.cli.ledger import cell, console, opened, write_json
-from tinybrain.config import Settings, load_settings
+from tinybrain.cli.service import open_chain, service_settings
+from tinybrain.config import Settings
 from tinybrain.errors import TinyBrainError
 from tinybrain.payments.audit import Finding, Report, Token, adopt, audit
-from tinybrain.payments.chain import Chain
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.payer import address_of
-from tinybrain.payments.rpc import Rpc
 from tinybrain.usdc import format_usdc
 
 CLEAN, DIFFERENT, NOT_CHECKED = 0, 1, 2
@@ -24,8 +21,8 @@ CLEAN, DIFFERENT, NOT_CHECKED = 0, 1, 2
 async def run_audit(*, as_json: bool) -> int:
     """Print what an audit finds; returns the exit code."""
     try:
-        settings = load_settings()
-        async with opened() as database, _chain(settings) as chain:
+        settings = service_settings()
+        async with opened(settings) as database, open_chain(settings) as chain:
             report = await audit(database, chain, _token(settings), _wallets(settings))
     except TinyBrainError as error:
         return _not_checked(error)
@@ -39,8 +36,8 @@ async def run_audit(*, as_json: bool) -> int:
 async def adopt_transfer(transaction: str, *, as_json: bool) -> int:
     """Note a transaction as the owner's own; returns the exit code."""
     try:
-        settings = load_settings()
-        async with opened() as database, _chain(settings) as chain:
+        settings = service_settings()
+        async with opened(settings) as database, open_chain(settings) as chain:
             made = await adopt(database, Ledger(database), chain, _token(settings), transaction)
     except TinyBrainError as error:
         return _not_checked(error)
@@ -53,15 +50,6 @@ async def adopt_transfer(transaction: str, *, as_json: bool) -> int:
                 f"{transfer.receiver}.\n"
             )
     return CLEAN
-
-
-@asynccontextmanager
-async def _chain(settings: Settings) -> AsyncIterator[Chain]:
-    rpc = Rpc(settings.rpc)
-    try:
-        yield Chain(rpc, settings.token.address)
-    finally:
-        await rpc.aclose()
 
 
 def _token(settings: Settings) -> Token:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 from rich.console import Console
 
-from tinybrain.cli.node import open_chain
+from tinybrain.cli.service import open_chain
 from tinybrain.config import Settings, load_settings
 from tinybrain.errors import ConfigError, TinyBrainError
 from tinybrain.payments.database import Database

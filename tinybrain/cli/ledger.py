@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tinybrain.config import ADDRESS, load_settings
+from tinybrain.cli.service import service_settings
+from tinybrain.config import ADDRESS, Settings
 from tinybrain.errors import InvalidRequest, NotFound
 from tinybrain.payments.books import Books, Filters, Kind, columns_of, open_existing
 from tinybrain.payments.database import Database
@@ -152,9 +153,9 @@ async def show_answer(answer_id: str, *, as_json: bool) -> None:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Database]:
-    """The ledger that the settings name."""
-    database = await open_existing(load_settings().ledger)
+async def opened(settings: Settings | None = None) -> AsyncIterator[Database]:
+    """The ledger of the service."""
+    database = await open_existing((settings or service_settings()).ledger)
     try:
         yield database
     finally:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from tinybrain.cli.node import open_chain
+from tinybrain.cli.service import open_chain
 from tinybrain.config import load_settings
 from tinybrain.devnet.wallets import DevnetWallets, private_key
 from tinybrain.errors import ConfigError
