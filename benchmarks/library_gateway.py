@@ -14,7 +14,8 @@ import httpx
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tinybrain.api.app import build_app
-from tinybrain.api.gateway import Gateway, build_gateway
+from tinybrain.api.assembly import build_gateway
+from tinybrain.api.gateway import Gateway
 from tinybrain.chat import LocalEvent, Message, Sampling
 from tinybrain.config import Settings, load_settings
 from tinybrain.devnet.http_server import serve
@@ -55,6 +56,10 @@ class _NoGauges:
         pass
 
 
+async def _gas_is_fine() -> bool:
+    return False
+
+
 @asynccontextmanager
 async def open_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator[Gateway]:
     """The gateway, and behind it everything that the Settlement deployment does."""
@@ -87,6 +92,7 @@ async def open_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator[Ga
             upstream=build_upstream(settings, client),
             settle=settler.settle_answer,
             settle_payment=settler.settle_payment,
+            gas_low=_gas_is_fine,
             metrics=metrics,
         )
         stack.push_async_callback(gateway.close)

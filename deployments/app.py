@@ -8,6 +8,7 @@ from deployments.escalation import Escalation
 from deployments.ingress import PaymentIngress
 from deployments.settlement import Settlement
 from deployments.tinychat import TinyChat
+from tinybrain.api.assembly import require_sellable
 from tinybrain.config import Settings, load_settings
 from tinybrain.payments.refunding import can_refund
 
@@ -26,6 +27,7 @@ def build_app(args: dict[str, Any]) -> Application:
     settings = load_settings(**args).require_serving()
     refunds = settings.refunds is not False and can_refund(settings)
     settings = settings.model_copy(update={"refunds": refunds})
+    require_sellable(settings)
     resources = {"num_cpus": REPLICA_CPUS}
     # A replica that is replaced may finish its answers: cut streams lose their payments too.
     drain_s = settings.answer_timeout_s + DRAIN_MARGIN_S

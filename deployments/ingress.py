@@ -12,7 +12,8 @@ from deployments.escalation import RemoteUpstream
 from deployments.meters import ray_metrics_of_service, scrape_cluster
 from deployments.tinychat import RemoteTinyChat
 from tinybrain.api.app import build_app
-from tinybrain.api.gateway import Gateway, build_gateway
+from tinybrain.api.assembly import build_gateway
+from tinybrain.api.gateway import Gateway
 from tinybrain.config import Settings
 from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import build_verifier
@@ -50,6 +51,7 @@ class _PaymentIngress:
             upstream=RemoteUpstream(self._escalation, settings.upstream_model),
             settle=self._settle,
             settle_payment=self._settle_payment,
+            gas_low=self._gas_low,
             metrics=ray_metrics_of_service(),
         )
         try:
@@ -66,6 +68,10 @@ class _PaymentIngress:
     async def _settle_payment(self, payment_id: int) -> Outcome | None:
         outcome: Outcome | None = await self._settlement.settle_payment.remote(payment_id)
         return outcome
+
+    async def _gas_low(self) -> bool:
+        low: bool = await self._settlement.gas_low.remote()
+        return low
 
 
 PaymentIngress = serve.deployment(name="PaymentIngress", health_check_period_s=5)(

@@ -127,3 +127,13 @@ def test_a_browser_may_read_the_challenge(service):
     )
     assert answer.status_code == 402
     assert "PAYMENT-REQUIRED" in answer.headers["access-control-expose-headers"]
+
+
+def test_health_warns_of_little_gas_and_does_not_wait_for_a_settlement_that_is_away(open_service):
+    with open_service() as service:
+        assert httpx.get(f"{service.url}/health").json()["settlement"] == "ok"
+        service.is_gas_low = True
+        assert httpx.get(f"{service.url}/health").json()["settlement"] == "gas_low"
+        service.may_settle.clear()
+        answer = httpx.get(f"{service.url}/health")
+        assert (answer.status_code, answer.json()["settlement"]) == (200, "unknown")

@@ -78,6 +78,26 @@ def test_missing_settings_are_named(tmp_path):
         build_app({})
 
 
+@pytest.mark.parametrize(
+    "upfront",
+    [
+        {"flow": "upfront"},
+        {"prices": {"tinychat": {"flow": "upfront"}}},
+        {"trust_after": 1},
+    ],
+)
+def test_nothing_is_sold_upfront_that_could_not_be_refunded(upfront):
+    with pytest.raises(ConfigError, match="could be refunded"):
+        build_app(SETTINGS | upfront)
+    paid_to_ourselves = "0x1563915e194D8CfBA1943570603F7606A3115508"  # KEY's address
+    build_app(SETTINGS | upfront | {"pay_to": paid_to_ourselves})
+
+
+def test_a_price_for_what_is_not_sold_is_named_before_anything_starts():
+    with pytest.raises(ConfigError, match="gpt-9"):
+        build_app(SETTINGS | {"prices": {"gpt-9": {"price": "1"}}})
+
+
 def test_the_settings_may_come_from_a_dotenv_file(tmp_path):
     (tmp_path / ".env").write_text(
         f"TREASURY_ADDRESS={SETTINGS['pay_to']}\nTREASURY_PRIVATE_KEY={KEY}\n"

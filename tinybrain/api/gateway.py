@@ -14,14 +14,12 @@ from typing import Any
 
 from tinybrain.api.admission import Admission, Admissions, Credentials, Repeated
 from tinybrain.api.bar_tabs import BarTabs
-from tinybrain.api.openai import model_modes
 from tinybrain.api.progress import Progress
 from tinybrain.api.rate_limit import Refusals
 from tinybrain.api.replies import events_of, reply_of
 from tinybrain.api.requests import ChatRequest
 from tinybrain.api.running import Events, Receipt, RunningAnswer
 from tinybrain.api.tab_office import TabOffice
-from tinybrain.chat import LocalModel, Upstream
 from tinybrain.config import SETTLE_MARGIN_S, Settings
 from tinybrain.errors import (
     AnswerFailed,
@@ -31,8 +29,6 @@ from tinybrain.errors import (
     TinyBrainError,
 )
 from tinybrain.payments.collecting import SettlePayment
-from tinybrain.payments.database import Database
-from tinybrain.payments.facilitators import Facilitator
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.pricing import PriceList, Product
@@ -40,26 +36,23 @@ from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.records import (
     AnswerRecord,
     Charge,
-    Limits,
     NewPayment,
     PaymentState,
     Recorded,
 )
 from tinybrain.payments.settlement import Outcome
-from tinybrain.payments.tab_accounts import TabAccounts
 from tinybrain.routing.cascade import Cascade
 from tinybrain.routing.events import AnswerEvent
-from tinybrain.routing.gate import Gate
-from tinybrain.routing.rules import Rules
 from tinybrain.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 Settle = Callable[[str], Awaitable[Outcome | None]]
 """Settles the payment of an answer now, and tells where it stands."""
+GasLow = Callable[[], Awaitable[bool]]
+"""Whether the gas wallet pays for few settlements only."""
 
 LOOK_EVERY_S = 0.2  # at an answer that another replica makes
-CHAT_ROUTES = ("/v1/chat/completions", "/chat/completions", "/api/chat")
 
 
 class Gateway:
@@ -78,6 +71,7 @@ class Gateway:
         bar_tabs: BarTabs,
         settle: Settle,
         settle_payment: SettlePayment,
+        gas_low: GasLow,
         metrics: Metrics,
     ) -> None:
         self.settings = settings
@@ -89,6 +83,7 @@ class Gateway:
         self.bar_tabs = bar_tabs
         self.settle = settle
         self.settle_payment = settle_payment
+        self.gas_low = gas_low
         self.metrics = metrics
         self.refusals = Refusals(settings.max_refusals)
         self._admissions = Admissions(
@@ -379,45 +374,3 @@ def _as_failure(error: Exception) -> TinyBrainError:
         return error
     log.error("an answer failed unexpectedly", exc_info=error)
     return AnswerFailed("The answer failed inside the service. Nothing is charged; ask again.")
-
-
-def build_gateway(
-    settings: Settings,
-    database: Database,
-    verifier: Facilitator,
-    *,
-    local: LocalModel,
-    upstream: Upstream,
-    settle: Settle,
-    settle_payment: SettlePayment,
-    metrics: Metrics,
-) -> Gateway:
-    """Join the parts as the settings say."""
-    rules = Rules(
-        keyword=settings.keyword_rule,
-        complexity=settings.complexity_rule,
-        self_referential=settings.self_referential_rule,
-    )
-    gate = Gate(settings.min_confidence, settings.hold_back_tokens)
-    ledger = Ledger(database, limits=Limits.of(settings))
-    merchant = Merchant(settings, verifier)
-    tabs = TabOffice(
-        settings,
-        ledger=ledger,
-        accounts=TabAccounts(database),
-        merchant=merchant,
-        settle=settle_payment,
-    )
-    return Gateway(
-        settings,
-        ledger=ledger,
-        receipts=Receipts(database),
-        merchant=merchant,
-        prices=PriceList(settings, models=model_modes(settings), routes=CHAT_ROUTES),
-        cascade=Cascade(local, upstream, rules=rules, gate=gate),
-        tabs=tabs,
-        bar_tabs=BarTabs(settings, verifier, ledger=ledger, office=tabs),
-        settle=settle,
-        settle_payment=settle_payment,
-        metrics=metrics,
-    )

@@ -1,5 +1,6 @@
 """The routes that tell: health, statistics, metrics, models, receipts. All are free."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,6 +21,7 @@ Scrape = Callable[[], Awaitable[str]]
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 ANSWER_ID = re.compile(r"ans_[0-9a-f]{32}")
 DAY_MS = 86_400_000
+SETTLEMENT_WAIT_S = 1.0
 MODEL_NOTES = {
     "auto": "TinyChat answers what it knows; the rest is bought from the larger model.",
     "local": "TinyChat alone, whatever its confidence.",
@@ -42,7 +44,10 @@ async def index(request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """GET /health: 200 while requests can be answered, 503 while the ledger cannot be read."""
+    """GET /health: 200 while requests can be answered, 503 while the ledger cannot be read.
+
+    `settlement` warns of what will stop the money, not the answers: "ok", "gas_low" or "unknown".
+    """
     gateway: Gateway = request.app.state.gateway
     await gateway.ledger.ping()
     return JSONResponse(
@@ -53,8 +58,17 @@ async def health(request: Request) -> Response:
             "network": gateway.settings.network,
             "payTo": gateway.settings.pay_to,
             "upstream": gateway.settings.upstream_model,
+            "settlement": await _settlement(gateway),
         }
     )
+
+
+async def _settlement(gateway: Gateway) -> str:
+    try:
+        async with asyncio.timeout(SETTLEMENT_WAIT_S):
+            return "gas_low" if await gateway.gas_low() else "ok"
+    except Exception:  # noqa: BLE001  # a restart of Settlement is no reason to take us out
+        return "unknown"
 
 
 async def stats(request: Request) -> Response:

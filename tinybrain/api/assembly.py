@@ -1,0 +1,96 @@
+"""Joins the service's parts as the settings say; how they reach each other is handed in."""
+
+from tinybrain.api.bar_tabs import BarTabs
+from tinybrain.api.gateway import GasLow, Gateway, Settle
+from tinybrain.api.openai import model_modes
+from tinybrain.api.tab_office import TabOffice
+from tinybrain.chat import LocalModel, Upstream
+from tinybrain.config import Settings
+from tinybrain.errors import ConfigError
+from tinybrain.payments.collecting import SettlePayment
+from tinybrain.payments.database import Database
+from tinybrain.payments.facilitators import Facilitator
+from tinybrain.payments.ledger import Ledger
+from tinybrain.payments.merchant import Merchant
+from tinybrain.payments.pricing import PriceList
+from tinybrain.payments.receipts import Receipts
+from tinybrain.payments.records import Limits
+from tinybrain.payments.tab_accounts import TabAccounts
+from tinybrain.routing.cascade import Cascade
+from tinybrain.routing.gate import Gate
+from tinybrain.routing.rules import Rules
+from tinybrain.telemetry.metrics import Metrics
+
+CHAT_ROUTES = ("/v1/chat/completions", "/chat/completions", "/api/chat")
+
+
+def build_prices(settings: Settings) -> PriceList:
+    """What is sold, by model and route.
+
+    Raises:
+        ConfigError: The settings price something that is not.
+    """
+    return PriceList(settings, models=model_modes(settings), routes=CHAT_ROUTES)
+
+
+def require_sellable(settings: Settings) -> None:
+    """Check that everything that is priced exists, and that what is paid upfront can be refunded.
+
+    Raises:
+        ConfigError: It does not, or cannot.
+    """
+    prices = build_prices(settings)
+    products = [
+        prices.product(path, model) for path in CHAT_ROUTES for model in model_modes(settings)
+    ]
+    upfront = settings.trust_after > 0 or any(product.flow == "upfront" for product in products)
+    if upfront and not settings.refunds:
+        raise ConfigError(
+            "TINYBRAIN_FLOW, TINYBRAIN_PRICES or TINYBRAIN_TRUST_AFTER has answers paid upfront, "
+            "and nothing could be refunded: set TINYBRAIN_TREASURY_PRIVATE_KEY to the key of "
+            "TINYBRAIN_PAY_TO, and leave TINYBRAIN_REFUNDS out."
+        )
+
+
+def build_gateway(
+    settings: Settings,
+    database: Database,
+    verifier: Facilitator,
+    *,
+    local: LocalModel,
+    upstream: Upstream,
+    settle: Settle,
+    settle_payment: SettlePayment,
+    gas_low: GasLow,
+    metrics: Metrics,
+) -> Gateway:
+    """Join the parts as the settings say."""
+    rules = Rules(
+        keyword=settings.keyword_rule,
+        complexity=settings.complexity_rule,
+        self_referential=settings.self_referential_rule,
+    )
+    gate = Gate(settings.min_confidence, settings.hold_back_tokens)
+    ledger = Ledger(database, limits=Limits.of(settings))
+    merchant = Merchant(settings, verifier)
+    tabs = TabOffice(
+        settings,
+        ledger=ledger,
+        accounts=TabAccounts(database),
+        merchant=merchant,
+        settle=settle_payment,
+    )
+    return Gateway(
+        settings,
+        ledger=ledger,
+        receipts=Receipts(database),
+        merchant=merchant,
+        prices=build_prices(settings),
+        cascade=Cascade(local, upstream, rules=rules, gate=gate),
+        tabs=tabs,
+        bar_tabs=BarTabs(settings, verifier, ledger=ledger, office=tabs),
+        settle=settle,
+        settle_payment=settle_payment,
+        gas_low=gas_low,
+        metrics=metrics,
+    )
