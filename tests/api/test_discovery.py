@@ -9,23 +9,29 @@ from starlette.routing import Route
 from x402.extensions.bazaar.facilitator_client import _parse_list_response
 from x402.schemas import PaymentRequirements
 
-from tinybrain.api.discovery import CHAT_PATH, NATIVE_PATH, TABS_PATH, discovery
+from tinybrain.api.assembly import build_prices
+from tinybrain.api.discovery import CHAT_PATH, NATIVE_PATH, ORIGINAL_PATH, TABS_PATH, discovery
 from tinybrain.api.info_routes import index, models
-from tinybrain.api.openai import model_modes
 from tinybrain.config import load_settings
 from tinybrain.payments.merchant import Merchant
-from tinybrain.payments.pricing import PriceList
 
 URL = "https://tinybrain.example"
+SOLD = (CHAT_PATH, NATIVE_PATH, ORIGINAL_PATH, TABS_PATH)
 
 
 @pytest.fixture
-def get():
+def refunds():
+    return True
+
+
+@pytest.fixture
+def get(refunds):
     """Asks the routes, with TinyChat sold cheaper and settled first."""
     settings = load_settings(
         network="eip155:84532",
         pay_to="0x" + "c" * 40,
         public_url=URL,
+        refunds=refunds,
         prices={"tinychat": {"price": "0.001", "flow": "upfront"}},
     )
     app = Starlette(
@@ -38,7 +44,7 @@ def get():
     app.state.gateway = SimpleNamespace(
         settings=settings,
         merchant=Merchant(settings, facilitator=None),
-        prices=PriceList(settings, models=model_modes(settings), routes=[CHAT_PATH, NATIVE_PATH]),
+        prices=build_prices(settings),
     )
 
     async def ask(path):
@@ -52,7 +58,7 @@ def get():
 async def test_the_urls_of_what_is_sold_are_listed_as_scanners_read_them(get):
     told = await get("/.well-known/x402")
     assert told["version"] == 1
-    assert told["resources"] == [f"{URL}{path}" for path in (CHAT_PATH, NATIVE_PATH, TABS_PATH)]
+    assert told["resources"] == [f"{URL}{path}" for path in SOLD]
 
 
 async def test_each_item_has_terms_that_a_client_can_sign(get):
@@ -104,3 +110,9 @@ async def test_the_index_names_the_price_and_the_discovery_document(get):
     told = await get("/")
     assert told["price"] == "$0.01"
     assert "/.well-known/x402" in told["see"]
+
+
+@pytest.mark.parametrize("refunds", [False])
+async def test_tabs_are_not_listed_where_they_are_not_sold(get):
+    told = await get("/.well-known/x402")
+    assert f"{URL}{TABS_PATH}" not in told["resources"]

@@ -91,7 +91,6 @@ def test_an_answer_lost_on_the_way_is_sent_again_under_its_key_and_charged_once(
     assert at_tab(service, "GET", tab)["spent"] == "0.01"
 
 
-@pytest.mark.xfail(reason="the SDK sends no key of its own: its retries must be recognised")
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_automatic_retry_is_charged_once(service, sdk, tab, stream):
     completions = sdk(tab["token"], http_client=httpx.Client(transport=LosesAnswers(1)))

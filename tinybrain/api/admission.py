@@ -35,6 +35,7 @@ class Credentials:
     tab: str | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
     idempotency_key: str | None = None
+    retried: bool = False
     address: str = ""
 
 
@@ -102,7 +103,12 @@ class Admissions:
             payment = self._identify(credentials, product, request_hash)
             repeated = await self._verify(credentials, payment)
         elif credentials.tab is not None:
-            tab = TabCharge(hash_token(credentials.tab), request_hash, credentials.idempotency_key)
+            tab = TabCharge(
+                hash_token(credentials.tab),
+                request_hash,
+                credentials.idempotency_key,
+                credentials.retried,
+            )
             repeated = await self._charged_before(tab)
         elif credentials.api_key is not None:
             self._check_api_key(credentials.api_key)
@@ -164,7 +170,7 @@ class Admissions:
         return Repeated(recorded, lambda: self._ledger.recorded(payment), payment)
 
     async def _charged_before(self, tab: TabCharge) -> Repeated | None:
-        if tab.idempotency_key is None:
+        if tab.idempotency_key is None and not tab.retried:
             return None
         recorded = await self._ledger.charged_before(tab)
         if recorded is None:

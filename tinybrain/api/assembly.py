@@ -1,6 +1,7 @@
 """Joins the service's parts as the settings say; how they reach each other is handed in."""
 
 from tinybrain.api.bar_tabs import BarTabs
+from tinybrain.api.discovery import CHAT_PATH, NATIVE_PATH, ORIGINAL_PATH
 from tinybrain.api.gateway import GasLow, Gateway, Settle
 from tinybrain.api.openai import model_modes
 from tinybrain.api.tab_office import TabOffice
@@ -21,7 +22,7 @@ from tinybrain.routing.gate import Gate
 from tinybrain.routing.rules import Rules
 from tinybrain.telemetry.metrics import Metrics
 
-CHAT_ROUTES = ("/v1/chat/completions", "/chat/completions", "/api/chat")
+CHAT_ROUTES = (CHAT_PATH, NATIVE_PATH, ORIGINAL_PATH)
 
 
 def build_prices(settings: Settings) -> PriceList:

@@ -44,11 +44,11 @@ def parse_body(model: type[M], body: bytes) -> M:
         data: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(
-            f"The body is not JSON ({error}). Send a JSON object with 'messages'.",
+            f"The body is not JSON ({error}). Send a JSON object.",
             code="invalid_json",
         ) from None
     if not isinstance(data, dict):
-        raise InvalidRequest("The body must be a JSON object with 'messages'.", code="invalid_json")
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -30,6 +30,8 @@ def read_credentials(request: Request, *, behind_proxy: bool) -> Credentials:
         tab=read_tab_token(request),
         api_key=request.headers.get("X-API-Key"),
         idempotency_key=key,
+        # OpenAI's SDKs repeat a lost request by themselves, without an idempotency key.
+        retried=request.headers.get("X-Stainless-Retry-Count", "0") != "0",
         address=_address(request, behind_proxy=behind_proxy),
     )
 

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tinybrain.api.gateway import Gateway
-from tinybrain.api.openai import LOCAL_MODEL, model_modes
+from tinybrain.api.openai import AUTO_MODEL, LOCAL_MODEL, model_modes
+from tinybrain.api.tab_office import TABS_PATH
 from tinybrain.config import Settings
 from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.pricing import PriceList, Product
@@ -19,7 +20,7 @@ from tinybrain.usdc import format_usdc
 
 CHAT_PATH = "/v1/chat/completions"
 NATIVE_PATH = "/chat/completions"
-TABS_PATH = "/v1/tabs"
+ORIGINAL_PATH = "/api/chat"
 INSTRUCTIONS = (
     "POST a question in the format of OpenAI's chat completions. The first answer is 402 with the "
     "price: sign it with any x402 client and send the same request again. With a prepaid tab any "
@@ -68,5 +69,9 @@ def _sold(settings: Settings, prices: PriceList) -> list[tuple[Product, str | No
         settings.tab_min_deposit,
         "upfront",
     )
-    answers = [(prices.product(CHAT_PATH, model), model) for model in model_modes(settings)]
-    return [*answers, (prices.product(NATIVE_PATH, LOCAL_MODEL), LOCAL_MODEL), (tab, None)]
+    sold: list[tuple[Product, str | None]] = [
+        (prices.product(CHAT_PATH, model), model) for model in model_modes(settings)
+    ]
+    sold.append((prices.product(NATIVE_PATH, LOCAL_MODEL), LOCAL_MODEL))
+    sold.append((prices.product(ORIGINAL_PATH, AUTO_MODEL), AUTO_MODEL))
+    return [*sold, (tab, None)] if settings.refunds else sold

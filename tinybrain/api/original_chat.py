@@ -26,7 +26,6 @@ from tinybrain.chat import Message, Sampling
 from tinybrain.errors import TinyBrainError
 from tinybrain.routing.events import Decision, Delta, ReasoningDelta
 
-CHAT_PATH = "/api/chat"
 ATOMIC_PER_CENT = 10_000
 
 

@@ -16,9 +16,10 @@ from starlette.responses import JSONResponse, Response
 
 from tinybrain.api.bounds import parse_body, read_body
 from tinybrain.api.credentials import MAX_TOKEN_CHARS
+from tinybrain.api.discovery import ORIGINAL_PATH
 from tinybrain.api.gateway import Gateway
 from tinybrain.api.openai import AUTO_MODEL
-from tinybrain.api.original_chat import CHAT_PATH, cents
+from tinybrain.api.original_chat import cents
 from tinybrain.api.refused_payments import count_refused
 from tinybrain.errors import PaymentRequired, TinyBrainError
 from tinybrain.payments.tab_accounts import TabAccount
@@ -68,7 +69,7 @@ async def open_session(request: Request) -> Response:
         tab = await gateway.bar_tabs.open(
             body.wallet_address, body.deposit_auth.authorization, body.deposit_auth.signature
         )
-    price = gateway.prices.product(CHAT_PATH, AUTO_MODEL).price
+    price = gateway.prices.product(ORIGINAL_PATH, AUTO_MODEL).price
     return _private(
         {
             "sessionToken": tab.token,

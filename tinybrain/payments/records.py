@@ -138,6 +138,7 @@ class TabCharge:
     token_hash: str
     request_hash: str
     idempotency_key: str | None = None
+    retried: bool = False  # by a client that sends no key with its automatic retries
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.errors import PaymentConflict, TooManyUnsettled, Unauthorized
@@ -13,6 +13,7 @@ from tinybrain.payments.ledger.deposits import close, collect_deposit, release_d
 from tinybrain.payments.ledger.part import IllegalTransition, change, require_change
 from tinybrain.payments.ledger.refunds import refund
 from tinybrain.payments.records import (
+    ChargeState,
     NewPayment,
     NewTab,
     PaymentState,
@@ -23,6 +24,8 @@ from tinybrain.payments.records import (
 )
 from tinybrain.payments.schema import answers, charges, payments, replies, tabs
 from tinybrain.usdc import format_usdc
+
+RETRY_MS = 900_000  # OpenAI's SDKs wait up to ten minutes for an answer before they ask again
 
 
 class Tabs(Claims):
@@ -93,6 +96,8 @@ class Tabs(Claims):
     async def charged_before(self, tab: TabCharge) -> Recorded | None:
         """The answer that was charged to a tab under the same idempotency key.
 
+        Without a key, the newest one to the same request in the last minutes.
+
         Raises:
             PaymentConflict: The key was used for another request.
         """
@@ -103,9 +108,10 @@ class Tabs(Claims):
             .outerjoin(replies, replies.c.id == answers.c.id)
             .where(
                 tabs.c.token_hash == tab.token_hash,
-                charges.c.idempotency_key == tab.idempotency_key,
-                charges.c.state != "released",
+                self._same(tab),
+                charges.c.state != ChargeState.RELEASED,
             )
+            .order_by(charges.c.created_ms.desc())
         )
         async with self._database.read() as connection:
             row = (await connection.execute(query)).first()
@@ -117,6 +123,12 @@ class Tabs(Claims):
                 code="idempotency_key_used",
             )
         return Recorded(row.id, row.outcome, row.body)
+
+    def _same(self, tab: TabCharge) -> ColumnElement[bool]:
+        if tab.idempotency_key is not None:
+            return charges.c.idempotency_key == tab.idempotency_key
+        recent = charges.c.created_ms >= self.now_ms() - RETRY_MS
+        return (charges.c.request_hash == tab.request_hash) & recent
 
     async def keep_reply(self, tab_id: str, body: dict[str, Any]) -> None:
         """Keep what the opener of a tab was told, for a repeated request."""
