@@ -6,13 +6,16 @@ READY := $(VENV)/.ready
 export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench clean
+.PHONY: run test chaos lint bench clean
 
 run: $(READY)  ## start the local world and the service; Ctrl-C stops everything
 	@$(BIN)/tinybrain devnet
 
 test: lint  ## everything CI checks
 	$(BIN)/pytest
+
+chaos: $(READY)  ## kill -9 at random moments under load, CHAOS_ROUNDS times (300: some three hours)
+	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-300} $(BIN)/pytest tests/chaos/test_chaos.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ from tinybrain.payments.refunding import RefundSigner, can_refund
 from tinybrain.payments.reorganisations import Reorganisations
 from tinybrain.payments.rpc import Rpc
 from tinybrain.payments.settlement import Settler
-from tinybrain.telemetry.metrics import Gauge, Levels, Metrics
+from tinybrain.telemetry.metrics import Levels, Metrics
 from tinybrain.telemetry.prometheus import PrometheusMeters
 from tinybrain.upstreams.factory import build_upstream
 
@@ -48,21 +48,14 @@ class _NoLocalModel:
         yield
 
 
-class _NoGauges:
-    def gauge(self, *_: object) -> Gauge:
-        return self
-
-    def set(self, *_: object) -> None:
-        pass
-
-
 async def _gas_is_fine() -> bool:
     return False
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator[Gateway]:
+async def open_gateway(settings: Settings, meters: PrometheusMeters) -> AsyncIterator[Gateway]:
     """The gateway, and behind it everything that the Settlement deployment does."""
+    metrics = Metrics(meters)
     async with AsyncExitStack() as stack:
         database = await Database.open(settings.ledger)
         stack.push_async_callback(database.close)
@@ -96,7 +89,7 @@ async def open_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator[Ga
             metrics=metrics,
         )
         stack.push_async_callback(gateway.close)
-        housekeeping = Housekeeping(settings, database, ledger, chain, metrics, Levels(_NoGauges()))
+        housekeeping = Housekeeping(settings, database, ledger, chain, metrics, Levels(meters))
         reorganisations = Reorganisations(
             ledger, chain, metrics, confirmations=settings.confirmations
         )
@@ -119,13 +112,13 @@ def _repeat(
 
 def main(settings: Settings, *, port: int) -> None:
     registry = CollectorRegistry()
-    metrics = Metrics(PrometheusMeters(registry))
+    meters = PrometheusMeters(registry)
     settings = settings.model_copy(update={"refunds": can_refund(settings)})
 
     async def scrape() -> str:
         return generate_latest(registry).decode()
 
-    serve(build_app(lambda: open_gateway(settings, metrics), scrape), port=port)
+    serve(build_app(lambda: open_gateway(settings, meters), scrape), port=port)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Size:
     soak: int
 
 
-FULL = Size(admitting=40, settling=5, payments=500, soak=1_000)
+FULL = Size(admitting=40, settling=3, payments=300, soak=1_000)
 QUICK = Size(admitting=4, settling=1, payments=100, soak=100)
 
 

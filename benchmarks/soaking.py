@@ -37,7 +37,7 @@ CALLERS = 16  # at once; every second one has a tab
 ANSWERS_OF_A_TAB = 100
 TIMEOUT_S = 120
 SAMPLE_S = 0.5
-WARM_UP = 0.2  # of the requests, before memory is expected to stay as it is
+WARM_UP = 0.5  # of the requests: until then pools, caches and what is remembered fill up
 CONFIRMATIONS = 10
 MIB = 2**20
 FINAL = {
@@ -178,12 +178,12 @@ async def _watch(service: Service, load: Load, samples: list[Sample]) -> None:
 
 
 def memory(samples: Sequence[Sample], count: int) -> Row:
-    """MiB at the start, after the warm-up and at the end, and what each 1,000 answers then add."""
+    """MiB at the start, after half and at the end, and what each 1,000 answers of that half add."""
     warm = [sample for sample in samples if sample.answered >= WARM_UP * count]
     slope = linear_regression(*zip(*warm, strict=True)).slope if len(warm) > 1 else 0.0
     return {
         "MiB at the start": round(samples[0].memory, 1),
-        "warm": round(warm[0].memory if warm else samples[-1].memory, 1),
+        "after half": round(warm[0].memory if warm else samples[-1].memory, 1),
         "at the end": round(samples[-1].memory, 1),
         "more for 1,000": round(1000 * slope, 2),
     }

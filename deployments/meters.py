@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from ray.util import metrics as ray_metrics
 
-from tinybrain.telemetry.metrics import Counter, Histogram, Metrics
+from tinybrain.telemetry.metrics import Counter, Gauge, Histogram, Levels, Metrics
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,14 @@ class _Histogram:
         self._histogram.observe(value, dict(tags))
 
 
+class _Gauge:
+    def __init__(self, name: str, description: str, labels: Sequence[str]) -> None:
+        self._gauge = ray_metrics.Gauge(name, description, tuple(labels))
+
+    def set(self, value: float, tags: Mapping[str, str]) -> None:
+        self._gauge.set(value, dict(tags))
+
+
 class RayMeters:
     """Makes meters that Ray's agent exports as `ray_<name>`."""
 
@@ -52,10 +60,19 @@ class RayMeters:
         """Make a histogram."""
         return _Histogram(name, description, labels, buckets)
 
+    def gauge(self, name: str, description: str, labels: Sequence[str]) -> Gauge:
+        """Make a gauge."""
+        return _Gauge(name, description, labels)
+
 
 def ray_metrics_of_service() -> Metrics:
     """The service's metrics, exported by Ray."""
     return Metrics(RayMeters())
+
+
+def ray_levels_of_service() -> Levels:
+    """What the settling process measures, exported by Ray."""
+    return Levels(RayMeters())
 
 
 async def scrape_cluster() -> str:

@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 
 from ray import serve
-from ray.util import metrics as ray_metrics
 
-from deployments.meters import ray_metrics_of_service
+from deployments.meters import ray_levels_of_service, ray_metrics_of_service
 from tinybrain.config import Settings
 from tinybrain.errors import TinyBrainError
 from tinybrain.payments.chain import Chain
@@ -20,7 +19,6 @@ from tinybrain.payments.refunding import RefundSigner
 from tinybrain.payments.reorganisations import Reorganisations
 from tinybrain.payments.rpc import Rpc
 from tinybrain.payments.settlement import Outcome, Settler
-from tinybrain.telemetry.metrics import Gauge, Levels
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ class SettlementReplica:
         ledger = Ledger(database)
         chain = Chain(Rpc(settings.rpc), settings.token.address)
         metrics = ray_metrics_of_service()
-        levels = Levels(_RayGauges())
+        levels = ray_levels_of_service()
         store = TransactionBook(database, settings.network)
         wallet = build_gas_wallet(settings, store)
         self._gas = (
@@ -88,19 +86,6 @@ class SettlementReplica:
         """Replace this replica if one of its loops has ended."""
         if any(loop.done() for loop in self._loops):
             raise RuntimeError("a settlement loop has ended")
-
-
-class _Gauge:
-    def __init__(self, name: str, description: str, labels: Sequence[str]) -> None:
-        self._gauge = ray_metrics.Gauge(name, description, tuple(labels))
-
-    def set(self, value: float, tags: Mapping[str, str]) -> None:
-        self._gauge.set(value, dict(tags))
-
-
-class _RayGauges:
-    def gauge(self, name: str, description: str, labels: Sequence[str]) -> Gauge:
-        return _Gauge(name, description, labels)
 
 
 async def _forever(work: Callable[[], Awaitable[object]], *, every_s: float) -> None:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from tinybrain import errors
 from tinybrain.config import Settings
-from tinybrain.telemetry.metrics import Metrics
+from tinybrain.telemetry.metrics import Levels, Metrics
 from tinybrain.telemetry.prometheus import PrometheusMeters
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,6 +35,7 @@ def test_the_other_names_of_a_setting_are_described_beside_it(field):
 def test_every_metric_is_described_and_every_described_one_exists():
     registry = CollectorRegistry()
     Metrics(PrometheusMeters(registry))
+    Levels(PrometheusMeters(registry))
     names = {
         family.name.removeprefix("tinybrain_") + ("_total" if family.type == "counter" else "")
         for family in registry.collect()

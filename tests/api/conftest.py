@@ -39,16 +39,6 @@ from tinybrain.upstreams.factory import build_upstream
 API_KEY = "operator-key"
 
 
-class _Gauges:
-    """Gauges that nobody reads."""
-
-    def gauge(self, name, description, labels):
-        return self
-
-    def set(self, value, tags):
-        pass
-
-
 class Service:
     """The deployments' parts joined in one event loop, served by uvicorn in a thread."""
 
@@ -92,7 +82,7 @@ class Service:
             ledger, collector, chain, metrics, RefundSigner(settings), wallet=wallet
         )
         self.housekeeping = Housekeeping(
-            settings, database, ledger, chain, metrics, Levels(_Gauges())
+            settings, database, ledger, chain, metrics, Levels(PrometheusMeters(self._registry))
         )
         pays = settings.upstream_api_key is None
         transport = PayingTransport(settings, ledger, metrics) if pays else None

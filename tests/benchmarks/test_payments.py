@@ -56,7 +56,7 @@ def test_memory_that_grows_with_the_answers_is_told_from_memory_that_does_not():
     assert soaking.memory(flat, 1000)["more for 1,000"] == 0
     assert soaking.memory(grown, 1000) == {
         "MiB at the start": 100.0,
-        "warm": 100.4,
+        "after half": 101.0,
         "at the end": 102.0,
         "more for 1,000": 2.0,
     }

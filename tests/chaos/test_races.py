@@ -29,6 +29,7 @@ pytestmark = [
 HELLO = b'{"model":"tinychat","messages":[{"role":"user","content":"Hello, who are you?"}]}'
 """Answered by the small model, sent whole."""
 SECOND_SETTLER_PERIOD_S = 0.1
+SETTLED_WITHIN_S = 40
 
 
 @pytest.fixture
@@ -53,6 +54,13 @@ async def copies(caller, question, count):
     return await asyncio.gather(*(caller.send(twin) for twin in twins))
 
 
+async def paid_by(caller, proof):
+    """What has left its wallet once all is settled; atomic USDC."""
+    rows = await proof.drained(wait_s=SETTLED_WITHIN_S)
+    assert not [row for row in rows if row.payer == caller.address]
+    return WALLET_USDC - await proof.chain.balance(caller.address)
+
+
 @pytest.mark.parametrize("count", [8, 64, 500])
 async def test_one_authorization_buys_one_answer_however_many_use_it_at_once(
     proof, new_caller, count
@@ -67,8 +75,7 @@ async def test_one_authorization_buys_one_answer_however_many_use_it_at_once(
     question.body = HELLO.replace(b"Hello", b"Good morning")
     assert (await caller.send(question)).status == 409
 
-    assert await proof.drained(wait_s=20) == []
-    assert await proof.chain.balance(caller.address) == WALLET_USDC - PRICE
+    assert await paid_by(caller, proof) == PRICE
 
 
 async def test_a_tab_for_ten_answers_gives_ten_to_two_hundred_questions_at_once(proof, new_caller):
@@ -81,8 +88,7 @@ async def test_a_tab_for_ten_answers_gives_ten_to_two_hundred_questions_at_once(
     assert sorted(reply.status for reply in replies) == [200] * 10 + [402] * 190
 
     await caller.close_prepaid_tab(tab_id)
-    assert await proof.drained(wait_s=20) == []
-    assert await proof.chain.balance(caller.address) == WALLET_USDC - 10 * PRICE
+    assert await paid_by(caller, proof) == 10 * PRICE
     assert await proof.faults_of(caller) == []
 
 
@@ -95,13 +101,12 @@ async def test_a_second_settler_started_by_mistake_settles_nothing_twice(world, 
     second = asyncio.create_task(_settle_beside(world))
     try:
         await asyncio.gather(*(caller.run() for caller in callers))
-        assert await proof.drained(wait_s=40) == []
+        for caller in callers:
+            assert await paid_by(caller, proof) == 3 * PRICE
+            assert await proof.faults_of(caller) == []
     finally:
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
-    for caller in callers:
-        assert await proof.faults_of(caller) == []
-        assert await proof.chain.balance(caller.address) == WALLET_USDC - 3 * PRICE
     assert await proof.differences() == []
 
 

@@ -26,24 +26,6 @@ COMPLETED = AnswerRecord(outcome="completed")
 FAILED = AnswerRecord(outcome="failed", error="no model could answer")
 
 
-class Gauges:
-    """Makes gauges of `prometheus-client`."""
-
-    def __init__(self, registry):
-        self._registry = registry
-
-    def gauge(self, name, description, labels):
-        return Gauge(prometheus_client.Gauge(name, description, labels, registry=self._registry))
-
-
-class Gauge:
-    def __init__(self, gauge):
-        self._gauge = gauge
-
-    def set(self, value, tags):
-        self._gauge.set(value)
-
-
 class LosesAnswers:
     """A facilitator whose answers are lost, before or after it did its work."""
 
@@ -74,7 +56,7 @@ class Merchant:
         )
         self.registry = prometheus_client.CollectorRegistry()
         self.metrics = Metrics(PrometheusMeters(self.registry))
-        self.levels = Levels(Gauges(self.registry))
+        self.levels = Levels(PrometheusMeters(self.registry))
         self._rpcs, self._wallets = [], []
         self.reads = Chain(self._rpc(), self.settings.token.address)
         self.wallet = self.hot_wallet()

@@ -37,16 +37,8 @@ class Gauge(Protocol):
         """Replace the value."""
 
 
-class GaugeFactory(Protocol):
-    """Makes gauges of one metrics library."""
-
-    def gauge(self, name: str, description: str, labels: Sequence[str]) -> Gauge:
-        """Make a gauge."""
-        ...
-
-
 class MeterFactory(Protocol):
-    """Makes counters and histograms of one metrics library."""
+    """Makes the meters of one metrics library."""
 
     def counter(self, name: str, description: str, labels: Sequence[str]) -> Counter:
         """Make a counter; the exporter appends `_total`."""
@@ -56,6 +48,10 @@ class MeterFactory(Protocol):
         self, name: str, description: str, labels: Sequence[str], buckets: Sequence[float]
     ) -> Histogram:
         """Make a histogram."""
+        ...
+
+    def gauge(self, name: str, description: str, labels: Sequence[str]) -> Gauge:
+        """Make a gauge."""
         ...
 
 
@@ -162,11 +158,11 @@ class Metrics:
 class Levels:
     """What is measured as it is now, by the one process that settles."""
 
-    def __init__(self, gauges: GaugeFactory) -> None:
-        self._gas = gauges.gauge(
+    def __init__(self, meters: MeterFactory) -> None:
+        self._gas = meters.gauge(
             "tinybrain_gas_settlements_left", "Single settlements that the gas wallet can pay", []
         )
-        self._oldest = gauges.gauge(
+        self._oldest = meters.gauge(
             "tinybrain_oldest_unsettled_seconds",
             "Age of the oldest payment or refund that waits for its settlement; 0: none waits",
             [],

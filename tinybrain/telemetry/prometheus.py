@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import prometheus_client as prometheus
 
-from tinybrain.telemetry.metrics import Counter, Histogram
+from tinybrain.telemetry.metrics import Counter, Gauge, Histogram
 
 
 class _Counter:
@@ -21,6 +21,14 @@ class _Histogram:
 
     def observe(self, value: float, tags: Mapping[str, str]) -> None:
         (self._histogram.labels(**tags) if tags else self._histogram).observe(value)
+
+
+class _Gauge:
+    def __init__(self, gauge: prometheus.Gauge) -> None:
+        self._gauge = gauge
+
+    def set(self, value: float, tags: Mapping[str, str]) -> None:
+        (self._gauge.labels(**tags) if tags else self._gauge).set(value)
 
 
 class PrometheusMeters:
@@ -42,3 +50,7 @@ class PrometheusMeters:
                 name, description, labels, registry=self._registry, buckets=buckets
             )
         )
+
+    def gauge(self, name: str, description: str, labels: Sequence[str]) -> Gauge:
+        """Make a gauge."""
+        return _Gauge(prometheus.Gauge(name, description, labels, registry=self._registry))
