@@ -1,5 +1,6 @@
 """What is refused: each with its own status and code, an OpenAI error object, and no charge."""
 
+import base64
 import time
 
 import httpx
@@ -89,8 +90,26 @@ def test_a_header_that_is_no_payment_is_malformed(refused, header):
 
 
 def test_an_oversized_payment_header_is_refused(refused):
-    found = refused(json=HELLO, headers={"PAYMENT-SIGNATURE": "A" * 17_000})
+    found = refused(json=HELLO, headers={"PAYMENT-SIGNATURE": "A" * 60_000})
     assert found == (413, "payment_header_too_large")
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "code"),
+    [
+        (b"[" * 30_000, 413, "payment_header_too_large"),
+        (b"[" * 12_000, 400, "payment_malformed"),  # as much as a header may hold
+        (b"[" * 6_000 + b"]" * 6_000, 400, "payment_malformed"),
+        (
+            b'{"x402Version":2,"payload":' + b"[" * 1_200 + b"]" * 1_200 + b"}",
+            400,
+            "payment_malformed",
+        ),
+    ],
+)
+def test_deeply_nested_json_in_a_payment_header_is_refused(refused, document, status, code):
+    header = base64.b64encode(document).decode()
+    assert refused(json=HELLO, headers={"PAYMENT-SIGNATURE": header}) == (status, code)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +118,9 @@ def test_an_oversized_payment_header_is_refused(refused):
         (b"{", "invalid_json"),
         (b"[]", "invalid_json"),
         (b"\xff\xfe", "invalid_json"),
-        (b"[" * 5_000, "invalid_json"),
+        (b"[" * 30_000, "invalid_json"),
+        (b"[" * 30_000 + b"]" * 30_000, "invalid_json"),
+        (b'{"messages":' * 15_000 + b"0" + b"}" * 15_000, "invalid_json"),
         (b'{"messages": NaN}', "invalid_json"),
         (b"{}", "invalid_request"),
     ],

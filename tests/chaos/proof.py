@@ -14,9 +14,8 @@ from sqlalchemy import func, or_, select
 
 from tests.chaos.world import ANSWER_TIMEOUT_S, TAB_IDLE_S, WALLET_USDC
 from tinybrain.config import SETTLE_MARGIN_S
-from tinybrain.payments.attempts import CLOCK_MARGIN_S
 from tinybrain.payments.audit import Token, audit
-from tinybrain.payments.chain import Chain
+from tinybrain.payments.chain import EXPIRY_MARGIN_S, Chain
 from tinybrain.payments.database import Database
 from tinybrain.payments.records import (
     UNSETTLED,
@@ -93,11 +92,14 @@ class Proof:
                 if row.state == PaymentState.CLAIMED and row.flow == "authorization":
                     final_by = float("inf")  # waits for its answer or its tab, which are here too
                 rows.append(OpenRow(f"{row.purpose} {row.id}", row.state, payer, final_by))
+            paying = {row.payer for row in rows}
             for row in await read(tabs, or_(tabs.c.state != TabState.CLOSED, tabs.c.held > 0)):
                 final_by = row.used_ms / 1000 + TAB_IDLE_S + ABANDONED_S + TIDY_S + GRACE_S
+                if row.state in (TabState.OPENING, TabState.CLOSING) and row.payer in paying:
+                    final_by = float("inf")  # waits for its money, which is here too
                 rows.append(OpenRow(f"tab {row.id}", row.state, row.payer, final_by))
             for row in await read(purchases, purchases.c.state == PurchaseState.RESERVED):
-                expires = row.valid_before and row.valid_before + CLOCK_MARGIN_S + TIDY_S + GRACE_S
+                expires = row.valid_before and row.valid_before + EXPIRY_MARGIN_S + TIDY_S + GRACE_S
                 final_by = expires or _abandoned(row)
                 rows.append(OpenRow(f"purchase {row.id}", row.state, None, final_by))
         return rows

@@ -2,6 +2,7 @@
 
 import itertools
 import secrets
+import time
 
 import prometheus_client
 from x402.schemas import PaymentPayload, PaymentRequirements
@@ -45,6 +46,7 @@ class Merchant:
 
     def __init__(self, chain, database, ledger, clock):
         self.chain, self.database, self.ledger, self.clock = chain, database, ledger, clock
+        clock.now = max(time.time(), chain.web3.eth.get_block("latest")["timestamp"] + 1)
         self.purse, self.gas = chain.new_wallet(dollars=0), chain.new_wallet(dollars=0)
         self.settings = load_settings(
             network=NETWORK,
@@ -63,6 +65,12 @@ class Merchant:
         self.facilitator = self.own_facilitator(self.wallet)
         self._numbers = itertools.count(1)
 
+    def pass_time(self, seconds):
+        """Our clock goes on, and the chain's with it: only its time ends an authorization."""
+        self.clock.now += seconds
+        for method, *params in (("evm_setNextBlockTimestamp", int(self.clock())), ("evm_mine",)):
+            assert "error" not in self.chain.web3.provider.make_request(method, params)
+
     def hot_wallet(self):
         """As after a restart, or of a second process by mistake."""
         store = TransactionBook(self.database, NETWORK)
@@ -72,7 +80,9 @@ class Merchant:
         return self._wallets[-1]
 
     def own_facilitator(self, wallet):
-        return OwnFacilitator(self._rpc(), wallet, NETWORK, self.settings.token.address)
+        return OwnFacilitator(
+            self._rpc(), wallet, NETWORK, self.settings.token.address, clock=self.clock
+        )
 
     def _rpc(self):
         self._rpcs.append(Rpc(self.chain.url))

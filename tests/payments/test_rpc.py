@@ -10,6 +10,7 @@ import pytest
 from web3 import Web3
 
 from tinybrain.errors import PaymentServiceError
+from tinybrain.payments import rpc as rpc_module
 from tinybrain.payments.rpc import Rpc, RpcRefused
 
 GOOD = b'{"jsonrpc":"2.0","id":0,"result":"0x1"}'
@@ -62,10 +63,10 @@ async def test_what_is_no_json_rpc_is_no_answer(answer):
 
 async def test_a_silent_or_dead_node_is_no_answer():
     async with node(hang=True) as rpc:
-        with pytest.raises(PaymentServiceError, match="ReadTimeout"):
+        with pytest.raises(PaymentServiceError, match="TimeoutError"):
             await rpc.call("eth_chainId")
     rpc = Rpc("http://127.0.0.1:9")
-    with pytest.raises(PaymentServiceError, match="ConnectError"):
+    with pytest.raises(PaymentServiceError, match="ClientConnectorError"):
         await rpc.call("eth_chainId")
     await rpc.aclose()
 
@@ -79,6 +80,21 @@ async def test_a_broadcast_is_not_repeated_by_itself():
     async with node((None, b""), (200, GOOD)) as rpc:
         with pytest.raises(PaymentServiceError):
             await rpc.call("eth_sendRawTransaction", "0x")
+
+
+async def test_an_answer_without_end_is_no_answer(monkeypatch):
+    monkeypatch.setattr(rpc_module, "MAX_ANSWER_BYTES", len(GOOD))
+    async with node((200, GOOD), (200, GOOD + b" ")) as rpc:
+        assert await rpc.call("eth_chainId") == "0x1"
+        with pytest.raises(PaymentServiceError, match="OverflowError"):
+            await rpc.call("eth_chainId")
+
+
+async def test_no_proxy_of_the_environment_comes_between(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with node((200, GOOD)) as rpc:
+        assert await rpc.call("eth_chainId") == "0x1"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Money for what was delivered: collected once, whatever fails on the way, or listed as a debt."""
 
 import asyncio
-import time
 
 import pytest
 from x402.schemas import SettleResponse
@@ -43,9 +42,16 @@ def database_url(tmp_path):
     return f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
 
 
+@pytest.fixture(scope="module")
+def chain(start_chain, tmp_path_factory):
+    """Its time goes ahead of the clock's here, so it is nobody else's."""
+    chain = start_chain(tmp_path_factory.mktemp("chain"))
+    yield chain
+    chain.stop()
+
+
 @pytest.fixture
 async def merchant(chain, database, ledger, clock):
-    clock.now = time.time()
     merchant = Merchant(chain, database, ledger, clock)
     yield merchant
     await merchant.aclose()
@@ -362,9 +368,22 @@ async def test_a_payer_who_stays_without_money_owes_once_the_authorization_expir
 ):
     everything = chain.token.functions.transfer(chain.wallets.provider.address, 1_000_000)
     merchant.send(everything, payer)
-    clock.now += 361
+    merchant.pass_time(361)
     await settler.drain()
     assert ((await row()).state, "expired" in (await row()).note) == ("debt", True)
+
+
+async def test_no_authorization_expires_by_our_clock_alone(settler, merchant, payer, clock, row):
+    """A chain that stood still makes up the blocks it missed, with old timestamps."""
+    served = await row()
+    lost = merchant.settler(LosesAnswers(merchant.facilitator, NO_ANSWER, works=False))
+    clock.now += 361
+    await lost.drain()
+    assert (await row()).state == "served"
+    merchant.send(merchant.transfer(payer, served))
+    clock.now += 361
+    await settler.drain()
+    assert (await row()).state == "settled"
 
 
 async def test_a_payment_whose_stored_words_are_damaged_does_not_hold_up_the_others(

@@ -15,7 +15,14 @@ from pydantic import SecretStr
 
 from tinybrain.api.rate_limit import Refusals
 from tinybrain.config import Flow
-from tinybrain.errors import PaymentConflict, PaymentRequired, TinyBrainError, Unauthorized
+from tinybrain.errors import (
+    DebtOwed,
+    PaymentConflict,
+    PaymentRequired,
+    TinyBrainError,
+    TooManyUnsettled,
+    Unauthorized,
+)
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.pricing import Product
@@ -125,8 +132,8 @@ class Admissions:
             flow = await self._ledger.begin(answer, payment, tab)
         except PaymentConflict as error:
             return await self._lost_the_race(error, payment, tab)
-        except TinyBrainError as error:
-            self._metrics.claim(error.code)
+        except (DebtOwed, TooManyUnsettled) as error:
+            self._refused(credentials, error)
             raise
         self._metrics.claim("claimed")
         return Admission(answer_id, payment, flow, product.price, mode, started, paid=True)
@@ -149,7 +156,7 @@ class Admissions:
         )
         if isinstance(recorded, BaseException):
             if isinstance(recorded, PaymentConflict):
-                self._metrics.claim("duplicate")
+                self._refused(credentials, recorded)  # signatures are public once settled
             raise recorded
         if recorded is not None:
             return recorded
@@ -159,7 +166,7 @@ class Admissions:
             raise verdict
         return None
 
-    def _refused(self, credentials: Credentials, error: PaymentRequired) -> None:
+    def _refused(self, credentials: Credentials, error: TinyBrainError) -> None:
         self._refusals.note(credentials.address)
         self._metrics.claim(error.code)
 
@@ -204,6 +211,9 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def hash_request(path: str, body: bytes) -> str:
-    """Identifies a request; the ledger keeps it beside the payment that bought its answer."""
-    return hashlib.sha256(path.encode() + b"\0" + body).hexdigest()
+def hash_request(path: str, body: bytes, *, key: str | None) -> str:
+    """Identifies a request; the ledger keeps it beside the payment that bought its answer.
+
+    `key` is its Idempotency-Key: all else can be guessed or read on the chain once it is settled.
+    """
+    return hashlib.sha256(b"\0".join([path.encode(), (key or "").encode(), body])).hexdigest()

@@ -82,8 +82,9 @@ async def place_order(request: Request, chat: ChatRequest, body: bytes, started:
     product = gateway.prices.product(path, chat.model)
     request.state.product = product  # a 402 tells its terms
     credentials = read_credentials(request, behind_proxy=gateway.settings.behind_proxy)
+    request_hash = hash_request(path, body, key=credentials.idempotency_key)
     admitted = await gateway.admit(
-        credentials, chat, product, request_hash=hash_request(path, body), started=started
+        credentials, chat, product, request_hash=request_hash, started=started
     )
     if isinstance(admitted, Repeated):
         return Order(

@@ -45,7 +45,7 @@ async def pay_debts(request: Request) -> Response:
         payment = gateway.merchant.identify(
             header,
             _product(debtor, Usdc(header.authorization.value)),
-            request_hash=hash_request(request.state.product.path, b""),
+            request_hash=hash_request(request.state.product.path, b"", key=None),
             purpose=Purpose.DEBT,
         )
         payment_id = await _claim(gateway, payment, debtor, owed)
@@ -110,8 +110,6 @@ async def _statement(
             "owed_atomic": owed,
             "payments": [
                 {
-                    "receipt": row.answer_id,
-                    "tab": row.tab_id,
                     "amount": _dollars(row.owed),
                     "since": datetime.fromtimestamp(row.claimed_ms // 1000, UTC).isoformat(),
                     "note": row.note,

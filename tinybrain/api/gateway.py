@@ -25,10 +25,9 @@ from tinybrain.errors import (
     AnswerFailed,
     PaymentConflict,
     PaymentPending,
-    PaymentRequired,
     TinyBrainError,
 )
-from tinybrain.payments.collecting import SettlePayment
+from tinybrain.payments.collecting import SettlePayment, collect, require_collected
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.pricing import PriceList, Product
@@ -37,7 +36,6 @@ from tinybrain.payments.records import (
     AnswerRecord,
     Charge,
     NewPayment,
-    PaymentState,
     Recorded,
 )
 from tinybrain.payments.settlement import Outcome
@@ -159,6 +157,18 @@ class Gateway:
     async def _produce(
         self, running: RunningAnswer, request: ChatRequest, admission: Admission
     ) -> None:
+        failure: TinyBrainError | None = AnswerFailed("The answer was given up.")
+        try:
+            running.add(await self._make(running, request, admission))
+            failure = None
+        except Exception as error:  # noqa: BLE001  # every failure is the readers' to see
+            failure = _as_failure(error)
+        finally:
+            running.end(failure)  # whatever happened: nobody may wait for ever
+
+    async def _make(
+        self, running: RunningAnswer, request: ChatRequest, admission: Admission
+    ) -> Receipt:
         progress = Progress(admission.started)
         try:
             if admission.flow == "upfront":
@@ -168,21 +178,15 @@ class Gateway:
                     progress.note(event)
                     running.add(event)
         except asyncio.CancelledError:
-            # What was sent cannot be unread, and what was bought cannot be given back.
-            charge = Charge.YES if running.delivered else Charge.IF_BOUGHT
+            # What was sent cannot be unread; what was bought a moment ago is our loss.
+            charge = Charge.YES if running.delivered else Charge.NO
             await self._finish(admission, progress.record("aborted", "the caller left"), charge)
-            running.end(AnswerFailed("The answer was given up because its caller left."))
             raise
-        except Exception as error:  # noqa: BLE001  # every failure is the readers' to see
-            running.end(await self._fail(admission, progress, _as_failure(error)))
-            return
-        try:
-            receipt = await self._complete(request, admission, progress)
-        except TinyBrainError as error:
-            running.end(error)
-            return
-        running.add(receipt)
-        running.end()
+        except Exception as error:
+            failure = _as_failure(error)
+            await self._finish(admission, progress.record("failed", failure.message), Charge.NO)
+            raise failure from error
+        return await self._complete(request, admission, progress)
 
     async def _complete(
         self, request: ChatRequest, admission: Admission, progress: Progress
@@ -192,15 +196,6 @@ class Gateway:
         reply = reply_of(progress.events, receipt) if admission.paid else None
         await self._finish(admission, record, Charge.YES, reply)
         return receipt
-
-    async def _fail(
-        self, admission: Admission, progress: Progress, failure: TinyBrainError
-    ) -> TinyBrainError:
-        try:
-            await self._finish(admission, progress.record("failed", failure.message), Charge.NO)
-        except TinyBrainError as error:
-            return error
-        return failure
 
     def _events(
         self, request: ChatRequest, admission: Admission
@@ -237,30 +232,20 @@ class Gateway:
 
     async def _settle_upfront(self, admission: Admission) -> None:
         """Settle before any work; an outcome that stays unknown is refunded if it comes true."""
-        deadline = time.perf_counter() + SETTLE_MARGIN_S
-        while time.perf_counter() < deadline:
-            outcome = await self.settle(admission.answer_id)
-            state = outcome.state if outcome else None
-            if state is PaymentState.SETTLED:
-                return
-            if outcome and state in (PaymentState.RELEASED, PaymentState.DEBT):
-                raise PaymentRequired(
-                    f"The payment could not be collected: {outcome.note}. Sign a new one.",
-                    code="payment_failed",
-                )
-            await asyncio.sleep(LOOK_EVERY_S)
-        raise PaymentPending(
-            "The payment is on its way and its outcome is not known yet. If it arrives after all "
-            f"it is refunded; see /v1/receipts/{admission.answer_id}."
-        )
+        outcome = await collect(self.settle, admission.answer_id, wait_s=SETTLE_MARGIN_S)
+        if outcome is None:
+            raise PaymentPending(
+                "The payment is on its way and its outcome is not known yet. If it arrives after "
+                f"all it is refunded; see /v1/receipts/{admission.answer_id}."
+            )
+        require_collected(outcome)
 
     async def _left(
         self, running: RunningAnswer, admission: Admission, task: asyncio.Task[Any]
     ) -> None:
         """Nobody reads any more. What is paid for is finished, so that it can be fetched again."""
-        goes_on = admission.paid and (
-            running.delivered or await self.ledger.was_bought(admission.answer_id)
-        )
+        bought = admission.paid and await self.ledger.was_bought(admission.answer_id)
+        goes_on = bought or (admission.paid and running.delivered)
         if not goes_on and not running.readers:
             task.cancel()
 
@@ -366,7 +351,7 @@ def _paid(payment: NewPayment, admission: Admission) -> dict[str, Any]:
 def _what_became_of(recorded: Recorded) -> str:
     if recorded.outcome == "completed":
         return "is not kept any more"
-    return "failed, and the payment is given back"
+    return "ended early"
 
 
 def _as_failure(error: Exception) -> TinyBrainError:

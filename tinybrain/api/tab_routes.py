@@ -45,7 +45,7 @@ async def open_tab(request: Request) -> Response:
         opened = await gateway.tabs.open_prepaid(
             credentials.payment,
             product,
-            request_hash=hash_request(f"{TABS_PATH}\0{key or ''}", body),
+            request_hash=hash_request(TABS_PATH, body, key=key),
             keyed=key is not None,
         )
     account = await gateway.tabs.account(opened.token)

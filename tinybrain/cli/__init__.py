@@ -29,6 +29,15 @@ Url = Annotated[str, typer.Option(envvar="TINYBRAIN_URL", help="Where the servic
 Home = Annotated[
     Path, typer.Option(envvar="TINYBRAIN_HOME", help="Where the devnet keeps its state.")
 ]
+ServiceHome = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        envvar="TINYBRAIN_HOME",
+        help="Where the service keeps its ledger, or the devnet its state.",
+        show_default=".tinybrain",
+    ),
+]
 Key = Annotated[
     str | None,
     typer.Option(
@@ -113,12 +122,13 @@ def doctor(
     online: Annotated[
         bool, typer.Option("--online", help="Ask the chain, facilitator and upstream too.")
     ] = False,
+    home: ServiceHome = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that the service could start with the settings as they are; pays nothing."""
     from tinybrain.cli.doctor import examine
 
-    raise typer.Exit(_run(examine(online=online, as_json=as_json)))
+    raise typer.Exit(_run(examine(home, online=online, as_json=as_json)))
 
 
 @app.command()
@@ -127,12 +137,16 @@ def audit(
         str | None,
         typer.Option(help="Note this transaction as the owner's own deposit or withdrawal."),
     ] = None,
+    home: ServiceHome = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare ledger and chain: 0 if they agree, 1 if they differ, 2 if that cannot be told."""
     from tinybrain.cli.audit import adopt_transfer, run_audit
 
-    work = adopt_transfer(adopt, as_json=as_json) if adopt else run_audit(as_json=as_json)
+    if adopt:
+        work = adopt_transfer(home, adopt, as_json=as_json)
+    else:
+        work = run_audit(home, as_json=as_json)
     raise typer.Exit(_run(work))
 
 
@@ -145,6 +159,7 @@ def ledger_list(
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
+    home: ServiceHome = None,
     as_json: AsJson = False,
 ) -> None:
     """List the newest rows of a kind."""
@@ -152,7 +167,7 @@ def ledger_list(
 
     def listing() -> Coroutine[Any, Any, None]:
         filters = parse_filters(state=state, payer=payer, answer=answer, since=since, until=until)
-        return list_rows(parse_kind(kind), filters, limit=limit, as_json=as_json)
+        return list_rows(home, parse_kind(kind), filters, limit=limit, as_json=as_json)
 
     _run(_guard(listing))
 
@@ -166,34 +181,36 @@ def ledger_export(
     answer: AnswerId = None,
     since: Since = None,
     until: Until = None,
+    home: ServiceHome = None,
 ) -> None:
     """Write all rows of a kind as CSV, oldest first, with atomic USDC and Unix milliseconds."""
     from tinybrain.cli.ledger import export_rows, parse_filters, parse_kind
 
     def export() -> Coroutine[Any, Any, None]:
         filters = parse_filters(state=state, payer=payer, answer=answer, since=since, until=until)
-        return export_rows(parse_kind(kind), filters, target=target)
+        return export_rows(home, parse_kind(kind), filters, target=target)
 
     _run(_guard(export))
 
 
 @ledger.command("balances")
-def ledger_balances(as_json: AsJson = False) -> None:
+def ledger_balances(home: ServiceHome = None, as_json: AsJson = False) -> None:
     """Print the trial balance of the journal."""
     from tinybrain.cli.ledger import print_balances
 
-    _run(print_balances(as_json=as_json))
+    _run(print_balances(home, as_json=as_json))
 
 
 @ledger.command("show")
 def ledger_show(
     answer_id: Annotated[str, typer.Argument(help="The answer's id, ans_ and 32 digits.")],
+    home: ServiceHome = None,
     as_json: AsJson = False,
 ) -> None:
     """Print all that is known of one answer."""
     from tinybrain.cli.ledger import show_answer
 
-    _run(show_answer(answer_id, as_json=as_json))
+    _run(show_answer(home, answer_id, as_json=as_json))
 
 
 @app.command()

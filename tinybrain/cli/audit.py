@@ -1,6 +1,7 @@
 """`tinybrain audit`: ledger and chain compared. Signs nothing; writes only with --adopt."""
 
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -18,10 +19,10 @@ from tinybrain.usdc import format_usdc
 CLEAN, DIFFERENT, NOT_CHECKED = 0, 1, 2
 
 
-async def run_audit(*, as_json: bool) -> int:
+async def run_audit(home: Path | None, *, as_json: bool) -> int:
     """Print what an audit finds; returns the exit code."""
     try:
-        settings = service_settings()
+        settings = service_settings(home)
         async with opened(settings) as database, open_chain(settings) as chain:
             report = await audit(database, chain, _token(settings), _wallets(settings))
     except TinyBrainError as error:
@@ -33,10 +34,10 @@ async def run_audit(*, as_json: bool) -> int:
     return CLEAN if report.clean else DIFFERENT
 
 
-async def adopt_transfer(transaction: str, *, as_json: bool) -> int:
+async def adopt_transfer(home: Path | None, transaction: str, *, as_json: bool) -> int:
     """Note a transaction as the owner's own; returns the exit code."""
     try:
-        settings = service_settings()
+        settings = service_settings(home)
         async with opened(settings) as database, open_chain(settings) as chain:
             made = await adopt(database, Ledger(database), chain, _token(settings), transaction)
     except TinyBrainError as error:

@@ -1,25 +1,30 @@
-"""`tinybrain doctor`: could the service start with these settings? Pays nothing, signs nothing.
+"""`tinybrain doctor`: could the service start with these settings? Pays, signs, creates nothing.
 
-Without --online nothing outside this machine is asked.
+Without --online nothing outside this machine is asked. URLs are shown without what may be secret.
 """
 
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 from rich.console import Console
+from sqlalchemy import make_url
 
-from tinybrain.cli.service import open_chain
-from tinybrain.config import Settings, load_settings
+from tinybrain.api.assembly import require_sellable
+from tinybrain.cli.service import find_settings, open_chain, open_rpc
+from tinybrain.config import Settings
 from tinybrain.errors import ConfigError, TinyBrainError
-from tinybrain.payments.database import Database
+from tinybrain.payments.books import open_existing
 from tinybrain.payments.payer import address_of
 from tinybrain.payments.refunding import can_refund
+from tinybrain.payments.wallet import SETTLEMENT_GAS
 from tinybrain.usdc import format_usdc
 
-LEAST_GAS_WEI = 10**14  # about forty settlements at 0.01 gwei
+SQLITE = "sqlite+aiosqlite:///"
 TIMEOUT_S = 10
 
 
@@ -34,9 +39,9 @@ class Finding(NamedTuple):
 Check = Callable[[Settings], Awaitable[Finding]]
 
 
-async def examine(*, online: bool, as_json: bool) -> int:
+async def examine(home: Path | None, *, online: bool, as_json: bool) -> int:
     """Print what was found; returns the exit code, 1 if anything fails."""
-    findings = [finding async for finding in _findings(online=online)]
+    findings = [finding async for finding in _findings(home, online=online)]
     if as_json:
         rows = [finding._asdict() for finding in findings]
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
@@ -49,23 +54,19 @@ async def examine(*, online: bool, as_json: bool) -> int:
     return int(any(finding.ok is False for finding in findings))
 
 
-async def _findings(*, online: bool) -> AsyncIterator[Finding]:
+async def _findings(home: Path | None, *, online: bool) -> AsyncIterator[Finding]:
     try:
-        settings = load_settings()
+        settings, is_devnet = find_settings(home)
     except ConfigError as error:
-        for line in error.message.splitlines():
-            yield Finding("Settings", False, line)
+        for fault in _faults(error):
+            yield fault
         return
-    try:
-        settings.require_serving()
-        yield Finding("Settings", True, "everything needed to serve is set")
-    except ConfigError as error:
-        for line in error.message.splitlines():
-            yield Finding("Settings", False, line)
+    for finding in [_devnet(settings)] if is_devnet else _settings(settings):
+        yield finding
     checks: list[tuple[str, Check]] = [
         ("Model", _model),
         ("Ledger", _ledger),
-        ("Tabs", _refunds),
+        ("Tabs", _tabs),
     ]
     if online:
         checks += [("Chain", _chain), ("Gas", _gas), ("Treasury", _treasury)]
@@ -75,6 +76,28 @@ async def _findings(*, online: bool) -> AsyncIterator[Finding]:
             yield await check(settings)
         except TinyBrainError as error:
             yield Finding(group, False, error.message)
+
+
+def _devnet(settings: Settings) -> Finding:
+    return Finding(
+        "Settings",
+        None,
+        f"none of your own: looking at the devnet in {settings.home}. For a real network copy "
+        "env.example to .env and fill it in.",
+    )
+
+
+def _settings(settings: Settings) -> list[Finding]:
+    try:
+        settings.require_serving()
+        require_sellable(settings.model_copy(update={"refunds": _refunds_are_on(settings)}))
+    except ConfigError as error:
+        return _faults(error)
+    return [Finding("Settings", True, "everything needed to serve is set")]
+
+
+def _faults(error: ConfigError) -> list[Finding]:
+    return [Finding("Settings", False, line) for line in error.message.splitlines()]
 
 
 async def _model(settings: Settings) -> Finding:
@@ -100,9 +123,34 @@ async def _model(settings: Settings) -> Finding:
 
 
 async def _ledger(settings: Settings) -> Finding:
-    database = await Database.open(settings.ledger)
+    if missing := _missing_file(settings.ledger):
+        return Finding("Ledger", None, f"{missing} will be created at the first start")
+    database = await open_existing(settings.ledger)
     await database.close()
-    return Finding("Ledger", True, settings.ledger)
+    # The driver reads a password from the query too.
+    url = make_url(settings.ledger).set(query={})
+    return Finding("Ledger", True, url.render_as_string(hide_password=True))
+
+
+def _missing_file(ledger: str) -> Path | None:
+    path = Path(ledger.removeprefix(SQLITE))
+    return path if ledger.startswith(SQLITE) and not path.exists() else None
+
+
+async def _tabs(settings: Settings) -> Finding:
+    if _refunds_are_on(settings):
+        return Finding("Tabs", True, "prepaid tabs and upfront payments can be refunded")
+    why = (
+        "TINYBRAIN_REFUNDS is false"
+        if can_refund(settings)
+        else "TINYBRAIN_TREASURY_PRIVATE_KEY is not the key of TINYBRAIN_PAY_TO, so nothing could "
+        "be refunded"
+    )
+    return Finding("Tabs", None, f"not sold: {why}")
+
+
+def _refunds_are_on(settings: Settings) -> bool:
+    return settings.refunds is not False and can_refund(settings)
 
 
 async def _chain(settings: Settings) -> Finding:
@@ -119,11 +167,14 @@ async def _gas(settings: Settings) -> Finding:
     if "own" not in settings.facilitators or settings.gas_private_key is None:
         return Finding("Gas", True, "the facilitator pays it")
     address = address_of(settings.gas_private_key.get_secret_value())
-    async with open_chain(settings) as chain:
-        held = await chain.native_balance(address)
-    if held < LEAST_GAS_WEI:
-        return Finding("Gas", False, f"{address} holds {held} wei. Send it some native coin.")
-    return Finding("Gas", True, f"{address} holds {held / 1e18:.6f}")
+    async with open_rpc(settings) as rpc:
+        held = int(await rpc.call("eth_getBalance", address, "latest"), 16)
+        price = int(await rpc.call("eth_gasPrice"), 16)
+    left = held // max(1, SETTLEMENT_GAS * price)
+    told = f"{address} holds {held / 1e18:.6f}, which pays for {left} settlements"
+    if left < settings.low_gas_settlements:
+        return Finding("Gas", None if left else False, f"{told}. Send it some native coin.")
+    return Finding("Gas", True, told)
 
 
 async def _treasury(settings: Settings) -> Finding:
@@ -143,23 +194,13 @@ async def _treasury(settings: Settings) -> Finding:
 
 
 async def _facilitator(settings: Settings) -> Finding:
-    urls = [name for name in settings.facilitators if name.startswith("http")]
-    for url in urls:
-        finding = await _reachable("Facilitator", f"{url.rstrip('/')}/supported")
-        if not finding.ok:
-            return finding
-    return Finding("Facilitator", True, ", then ".join(settings.facilitators) or "none")
-
-
-async def _refunds(settings: Settings) -> Finding:
-    if can_refund(settings):
-        return Finding("Tabs", True, "prepaid tabs and upfront payments can be refunded")
-    return Finding(
-        "Tabs",
-        None,
-        "not sold: TINYBRAIN_TREASURY_PRIVATE_KEY is not the key of TINYBRAIN_PAY_TO, so nothing "
-        "could be refunded",
-    )
+    for url in settings.facilitators:
+        if url.startswith("http"):
+            finding = await _reachable("Facilitator", f"{url.rstrip('/')}/supported")
+            if not finding.ok:
+                return finding
+    names = [_host(name) or name for name in settings.facilitators]  # "own" has no host
+    return Finding("Facilitator", True, ", then ".join(names) or "none")
 
 
 async def _upstream(settings: Settings) -> Finding:
@@ -170,7 +211,12 @@ async def _reachable(group: str, url: str) -> Finding:
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
             response = await client.get(url)
-    except httpx.HTTPError as error:
-        return Finding(group, False, f"{url} cannot be reached ({type(error).__name__}).")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Finding(group, False, f"{_host(url)} cannot be reached ({type(error).__name__}).")
     fine = response.is_success or None  # a server that answers otherwise may still sell
-    return Finding(group, fine, f"{url} answers {response.status_code}")
+    return Finding(group, fine, f"{_host(url)} answers {response.status_code}")
+
+
+def _host(url: str) -> str:
+    """What may be shown of a URL: its path and user may be secrets."""
+    return urlsplit(url).netloc.rpartition("@")[2]

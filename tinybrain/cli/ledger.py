@@ -79,9 +79,11 @@ def parse_kind(name: str) -> Kind:
         raise InvalidRequest(f"There are no {name!r} in a ledger, but {', '.join(Kind)}.") from None
 
 
-async def list_rows(kind: Kind, filters: Filters, *, limit: int, as_json: bool) -> None:
+async def list_rows(
+    home: Path | None, kind: Kind, filters: Filters, *, limit: int, as_json: bool
+) -> None:
     """Print the newest rows."""
-    async with opened() as database:
+    async with opened(service_settings(home)) as database:
         rows = [dict(row) async for row in Books(database).rows(kind, filters, limit=limit)]
     if as_json:
         write_json(rows)
@@ -95,9 +97,9 @@ async def list_rows(kind: Kind, filters: Filters, *, limit: int, as_json: bool) 
         sys.stderr.write(f"The newest {limit}; more with --limit, all with export.\n")
 
 
-async def export_rows(kind: Kind, filters: Filters, *, target: str) -> None:
+async def export_rows(home: Path | None, kind: Kind, filters: Filters, *, target: str) -> None:
     """Write all rows as CSV, oldest first, to a file or, for "-", to standard output."""
-    async with opened() as database:
+    async with opened(service_settings(home)) as database:
         rows = Books(database).rows(kind, filters, newest_first=False)
         with _output(target) as file:
             writer = csv.writer(file)
@@ -106,9 +108,9 @@ async def export_rows(kind: Kind, filters: Filters, *, target: str) -> None:
                 writer.writerow(map(_csv_safe, row.values()))
 
 
-async def print_balances(*, as_json: bool) -> None:
+async def print_balances(home: Path | None, *, as_json: bool) -> None:
     """Print the trial balance; for people without accounts that are even."""
-    async with opened() as database:
+    async with opened(service_settings(home)) as database:
         accounts = await Books(database).balances()
     if as_json:
         write_json([{**account._asdict(), "balance": account.balance} for account in accounts])
@@ -126,13 +128,13 @@ async def print_balances(*, as_json: bool) -> None:
     console().print(table)
 
 
-async def show_answer(answer_id: str, *, as_json: bool) -> None:
+async def show_answer(home: Path | None, answer_id: str, *, as_json: bool) -> None:
     """Print the receipt of an answer with its entries in the journal.
 
     Raises:
         NotFound: There is no such answer.
     """
-    async with opened() as database:
+    async with opened(service_settings(home)) as database:
         receipt = await Receipts(database).receipt(answer_id)
         if receipt is None:
             raise NotFound(f"The ledger has no answer {answer_id!r}.")
@@ -153,9 +155,9 @@ async def show_answer(answer_id: str, *, as_json: bool) -> None:
 
 
 @asynccontextmanager
-async def opened(settings: Settings | None = None) -> AsyncIterator[Database]:
+async def opened(settings: Settings) -> AsyncIterator[Database]:
     """The ledger of the service."""
-    database = await open_existing((settings or service_settings()).ledger)
+    database = await open_existing(settings.ledger)
     try:
         yield database
     finally:

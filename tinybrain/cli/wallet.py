@@ -8,14 +8,12 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from tinybrain.cli.service import open_chain
+from tinybrain.cli.service import devnet_settings, open_chain
 from tinybrain.config import load_settings
 from tinybrain.devnet.wallets import DevnetWallets, private_key
 from tinybrain.errors import ConfigError
 from tinybrain.payments.payer import address_of
 from tinybrain.usdc import format_usdc
-
-DEVNET_RPC_URL = "http://127.0.0.1:8545"
 
 
 class Balance(NamedTuple):
@@ -29,16 +27,19 @@ class Balance(NamedTuple):
 
 async def show_balances(home: Path, key: str | None, *, rpc_url: str | None, as_json: bool) -> None:
     """Print the balances."""
+    overrides = {"rpc_url": rpc_url} if rpc_url else {}
     if key is None:
         wallets = _devnet_wallets(home)
         named = {
             name: getattr(wallets, name).address
             for name in ("caller", "treasury", "gas", "provider", "facilitator")
         }
-        settings = load_settings(network="eip155:84532", rpc_url=rpc_url or DEVNET_RPC_URL)
+        settings = devnet_settings(home, **overrides)
+        if settings is None:
+            raise _no_devnet(home)
     else:
         named = {"key": address_of(key)}
-        settings = load_settings(rpc_url=rpc_url) if rpc_url else load_settings()
+        settings = load_settings(**overrides)
     async with open_chain(settings) as chain:
         balances = [
             Balance(
@@ -70,8 +71,12 @@ def caller_key(home: Path) -> str:
 def _devnet_wallets(home: Path) -> DevnetWallets:
     path = home / "devnet" / "wallets.json"
     if not path.exists():
-        raise ConfigError(
-            f"There is no devnet in {home}: start one with `make run`, name its folder with "
-            "--home, or pay with --key."
-        )
+        raise _no_devnet(home)
     return DevnetWallets.load_or_create(path)
+
+
+def _no_devnet(home: Path) -> ConfigError:
+    return ConfigError(
+        f"There is no devnet in {home}: start one with `make run`, name its folder with --home, "
+        "or pay with --key."
+    )

@@ -18,9 +18,21 @@ START_TIMEOUT_S = 30
 
 
 class Chain:
-    """A running anvil. Its state is saved every two seconds and when it stops."""
+    """A running anvil. Its state is saved every two seconds and when it stops.
 
-    def __init__(self, anvil: Path, *, port: int, state: Path, log: Path) -> None:
+    A transaction is mined at once; with `block_time_s` time passes without any too, as on a real
+    chain: else nothing ever expires or becomes final there.
+    """
+
+    def __init__(
+        self,
+        anvil: Path,
+        *,
+        port: int,
+        state: Path,
+        log: Path,
+        block_time_s: int | None = None,
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         state.parent.mkdir(parents=True, exist_ok=True)
         options = {
@@ -32,6 +44,8 @@ class Chain:
             "--state-interval": STATE_INTERVAL_S,
         }
         arguments = [str(word) for option in options.items() for word in option]
+        if block_time_s is not None:
+            arguments += ["--block-time", str(block_time_s), "--mixed-mining"]
         self.process = ChildProcess(
             "The local chain",
             [anvil, "--quiet", *arguments],

@@ -19,6 +19,7 @@ from tinybrain.devnet.upstream import ALIAS
 from tinybrain.devnet.wallets import DevnetWallets, private_key
 
 START_TIMEOUT_S = 120
+BLOCK_TIME_S = 12  # slower than Base's two, so that an idle devnet's state stays small
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Devnet:
                 port=self._ports.chain,
                 state=self.folder / "chain.json",
                 log=self.folder / "chain.log",
+                block_time_s=BLOCK_TIME_S,
             )
             # These two take longest, so they load while the chain is prepared.
             self._servers.append(self._start_facilitator())

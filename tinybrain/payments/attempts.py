@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
 LOOK_UPS = 8  # at once
-CLOCK_MARGIN_S = 60  # the chain's clock may lag ours: until then it may still be mined
 LOOK_BACK_S = 600
 
 
@@ -152,7 +151,7 @@ class Attempts:
             await self._lost(
                 row, "the payer cancelled the authorization or spent its nonce elsewhere"
             )
-        elif row.valid_before + CLOCK_MARGIN_S <= self._clock():
+        elif use.use is Use.EXPIRED:
             await self._lost(row, f"the authorization expired unsettled: {failure or row.note}")
         else:
             await self._later(row, failure, failure)

@@ -47,10 +47,14 @@ class Receipt(NamedTuple):
         )
 
 
+EXPIRY_MARGIN_S = 60  # a reorganisation may put blocks with lower timestamps in place of these
+
+
 class Use(Enum):
     """What became of an authorization; CANCELLED also if its nonce moved money elsewhere."""
 
     UNUSED = "unused"
+    EXPIRED = "expired"  # and never used
     TRANSFERRED = "transferred"
     CANCELLED = "cancelled"
 
@@ -84,14 +88,19 @@ class Chain:
         """Look up one authorization to move `amount` atomic units to `pay_to`.
 
         Its use is looked for between the Unix seconds `since` and `until`: an authorization
-        cannot be used after it expired. It counts if it was used up to `block_tag`.
+        cannot be used after it expired. It counts if it was used up to `block_tag`, and expired
+        is what no later block can take: the chain's time decides, for after an outage blocks are
+        made up with old timestamps.
 
         Raises:
             PaymentServiceError: The chain could not be asked.
         """
         data = AUTHORIZATION_STATE + _digits(topic(payer)) + _digits(nonce)
-        if not await self._read(data, block_tag):
-            return AuthorizationUse(Use.UNUSED)
+        # First the block, then the state in it: a later use would be in a later block.
+        at = await self._block(hex(block_tag) if isinstance(block_tag, int) else block_tag)
+        if not await self._read(data, _int(at["number"])):
+            expired = _int(at["timestamp"]) >= until + EXPIRY_MARGIN_S
+            return AuthorizationUse(Use.EXPIRED if expired else Use.UNUSED)
         head = await self._block("latest")
         first = await self._first_block_at(since, head)
         last = await self._first_block_at(until, head)

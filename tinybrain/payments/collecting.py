@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from tinybrain.errors import PaymentRequired
 from tinybrain.payments.records import UNSETTLED, PaymentState
@@ -15,22 +16,34 @@ SettlePayment = Callable[[int], Awaitable[Outcome | None]]
 
 LOOK_EVERY_S = 0.2
 
+Subject = TypeVar("Subject", int, str)
 
-async def collect(settle: SettlePayment, payment_id: int, *, wait_s: float) -> Outcome | None:
-    """Settle a payment; None if its outcome is not known in time, it is settled later then."""
+
+async def collect(
+    settle: Callable[[Subject], Awaitable[Outcome | None]], subject: Subject, *, wait_s: float
+) -> Outcome | None:
+    """Settle a payment; None if its outcome is not known in time, it is settled later then.
+
+    A Settlement that cannot be reached may be restarting: it is asked again.
+    """
     try:
         async with asyncio.timeout(wait_s):
             while True:
-                outcome = await settle(payment_id)
+                outcome = await _ask(settle, subject)
                 if outcome is not None and outcome.state not in UNSETTLED:
                     return outcome
                 await asyncio.sleep(LOOK_EVERY_S)
     except TimeoutError:
         return None
+
+
+async def _ask(
+    settle: Callable[[Subject], Awaitable[Outcome | None]], subject: Subject
+) -> Outcome | None:
+    try:
+        return await settle(subject)
     except Exception as error:  # noqa: BLE001  # the outbox will be drained without us
-        log.warning(
-            "settlement of payment %s was not reached: %s", payment_id, type(error).__name__
-        )
+        log.warning("settlement of %s was not reached: %s", subject, type(error).__name__)
         return None
 
 

@@ -14,8 +14,8 @@ from sqlalchemy import Row, and_, func, or_, select
 
 from tinybrain.config import SETTLE_MARGIN_S, Settings
 from tinybrain.errors import PaymentConflict, TinyBrainError
-from tinybrain.payments.attempts import CLOCK_MARGIN_S, LOOK_BACK_S
-from tinybrain.payments.chain import AuthorizationUse, Chain, Use
+from tinybrain.payments.attempts import LOOK_BACK_S
+from tinybrain.payments.chain import EXPIRY_MARGIN_S, AuthorizationUse, Chain, Use
 from tinybrain.payments.database import Database
 from tinybrain.payments.gas_watch import GasWatch
 from tinybrain.payments.ledger import IllegalTransition, Ledger
@@ -88,12 +88,12 @@ class Housekeeping:
 
     async def resolve_purchases(self) -> None:
         """Find out what became of purchases whose answer was lost."""
-        rows = await self._ledger.unresolved_purchases(expired_for_s=CLOCK_MARGIN_S)
+        rows = await self._ledger.unresolved_purchases(expired_for_s=EXPIRY_MARGIN_S)
         await self._each(self._resolve, rows)
 
     async def prove_purchases(self) -> None:
         """Ask the chain for what sellers said: only it knows whether they took the money."""
-        rows = await self._ledger.unproven_purchases(expired_for_s=CLOCK_MARGIN_S)
+        rows = await self._ledger.unproven_purchases(expired_for_s=EXPIRY_MARGIN_S)
         await self._each(self._prove, rows)
 
     async def close_idle_tabs(self) -> None:
@@ -139,14 +139,14 @@ class Housekeeping:
         if use.use is Use.TRANSFERRED:
             await self._ledger.paid(row.id, transaction=use.transaction)
             self._metrics.spend(row.amount, row.provider)
-        else:
+        elif use.use is not Use.UNUSED:
             await self._ledger.release_purchase(row.id, note="expired unused")
 
     async def _prove(self, row: Row[Any]) -> None:
         use = await self._use_of(row)
         if use.use is Use.TRANSFERRED and use.transaction:
             await self._ledger.proven(row.id, transaction=use.transaction)
-        else:
+        elif use.use is not Use.UNUSED:
             log.warning("%s said that purchase %s was paid; it was not", row.provider, row.id)
             await self._ledger.never_collected(row.id)
 

@@ -64,7 +64,6 @@ class Charge(Enum):
 
     YES = "yes"
     NO = "no"
-    IF_BOUGHT = "if bought"  # only if money was spent on it upstream
 
 
 @dataclass(frozen=True, slots=True)

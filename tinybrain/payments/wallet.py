@@ -33,7 +33,7 @@ FEES_AGE_S = 1.0
 MOST_TIMES_THE_MARKET = 10  # where raising fees ends, or a halted chain would empty the wallet
 TRANSFER_GAS = 21_000
 SETTLEMENT_GAS = 90_000  # of one USDC authorization alone: 85,740
-REMEMBERED = 1_000
+REMEMBERED = 1_000  # hashes of closed nonces; their receipts, long with logs, are not kept
 
 # What nodes say; each client has words of its own.
 KNOWN = ("already known", "already imported", "alreadyknown", "known transaction")
@@ -129,7 +129,8 @@ class HotWallet:
         self._replace_after_s = replace_after_s
         self._sending = asyncio.Lock()
         self._open: dict[int, _Open] = {}
-        self._by_hash: OrderedDict[str, _Open] = OrderedDict()
+        self._by_hash: dict[str, _Open] = {}
+        self._closed: OrderedDict[str, str | None] = OrderedDict()  # by the hash that was mined
         self._next_nonce = 0
         self._resumed = False
         self._in_step = False  # whether _next_nonce counts all that the chain's node knows
@@ -176,13 +177,12 @@ class HotWallet:
         None: not within `timeout_s`, or another took its nonce; the chain's logs tell.
 
         Raises:
-            PaymentServiceError: The transaction is of another process and the chain could not be
-                asked.
+            PaymentServiceError: The transaction is closed or of another process, and the chain
+                could not be asked.
         """
         entry = self._by_hash.get(tx_hash)
         if entry is None:
-            found = await self.rpc.call("eth_getTransactionReceipt", tx_hash)
-            return Receipt.read(found) if found else None
+            return await self._read_receipt(self._closed.get(tx_hash, tx_hash))
         try:
             return await asyncio.wait_for(asyncio.shield(entry.closed), timeout_s)
         except TimeoutError:
@@ -190,8 +190,7 @@ class HotWallet:
 
     def may_be_mined(self, tx_hash: str) -> bool:
         """Whether a transaction of this process is on its way still."""
-        entry = self._by_hash.get(tx_hash)
-        return entry is not None and not entry.closed.done()
+        return tx_hash in self._by_hash
 
     async def gas_left(self) -> GasLeft:
         """What is left for gas, on chains without a further fee for data.
@@ -210,6 +209,12 @@ class HotWallet:
             self._tending.cancel()
             with suppress(asyncio.CancelledError):
                 await self._tending
+
+    async def _read_receipt(self, tx_hash: str | None) -> Receipt | None:
+        if tx_hash is None:
+            return None
+        found = await self.rpc.call("eth_getTransactionReceipt", tx_hash)
+        return Receipt.read(found) if found else None
 
     async def _send(self, to: str, data: str, gas: int) -> str:
         async with self._sending:
@@ -350,12 +355,11 @@ class HotWallet:
         count = int(await self.rpc.call("eth_getTransactionCount", self.address, "latest"), 16)
         before = len(self._open)
         passed = {nonce: entry for nonce, entry in self._open.items() if nonce < count}
-        hashes = [tx.hash for entry in passed.values() for tx in entry.versions]
-        found = await self.rpc.batch([("eth_getTransactionReceipt", (h,)) for h in hashes])
-        for receipt in found:
+        versions = [tx for entry in passed.values() for tx in entry.versions]
+        found = await self.rpc.batch([("eth_getTransactionReceipt", (tx.hash,)) for tx in versions])
+        for tx, receipt in zip(versions, found, strict=True):
             if isinstance(receipt, dict):
-                mined = Receipt.read(receipt)
-                await self._close(self._by_hash[mined.transaction].last.nonce, mined)
+                await self._close(tx.nonce, Receipt.read(receipt))
         for nonce, entry in passed.items():
             entry.unseen += 1
             if nonce in self._open and entry.unseen >= UNSEEN_POLLS:
@@ -392,8 +396,12 @@ class HotWallet:
             log.warning("a transaction sent again was refused: %s", refusal.reason)
 
     async def _close(self, nonce: int, receipt: Receipt | None) -> None:
-        await self._store.mined(self.address, nonce, receipt.transaction if receipt else None)
+        mined = receipt.transaction if receipt else None
+        await self._store.mined(self.address, nonce, mined)
         if entry := self._open.pop(nonce, None):
             entry.closed.set_result(receipt)
-        while len(self._by_hash) > REMEMBERED and next(iter(self._by_hash.values())).closed.done():
-            self._by_hash.popitem(last=False)
+            for tx in entry.versions:
+                del self._by_hash[tx.hash]
+                self._closed[tx.hash] = mined
+        while len(self._closed) > REMEMBERED:
+            self._closed.popitem(last=False)

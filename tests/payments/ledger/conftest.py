@@ -11,7 +11,6 @@ from tinybrain.payments.records import AnswerRecord, Charge, Collected, Limits, 
 from tinybrain.payments.schema import entries, metadata
 
 COMPLETED = AnswerRecord("completed", answered_by="tinychat", model="tinychat")
-ABORTED = AnswerRecord("aborted", error="the caller left")
 FAILED = AnswerRecord("failed", error="it broke")
 
 
@@ -49,9 +48,6 @@ class Walks:
 
     async def complete(self, number=1, **reply):
         return await self._end(number, COMPLETED, Charge.YES, **reply)
-
-    async def abort(self, number=1):
-        return await self._end(number, ABORTED, Charge.IF_BOUGHT)
 
     async def fail(self, number=1):
         return await self._end(number, FAILED, Charge.NO)

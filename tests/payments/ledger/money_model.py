@@ -26,7 +26,6 @@ LIMITS = Limits(unsettled_per_payer=10**9, unsettled=10**9)
 ENDS = {
     Charge.YES: AnswerRecord("completed"),
     Charge.NO: AnswerRecord("failed", error="it broke"),
-    Charge.IF_BOUGHT: AnswerRecord("aborted"),
 }
 
 
@@ -129,8 +128,7 @@ class MoneyModel(RuleBasedStateMachine):
         return PaymentConflict if any(used) else None
 
     def end(self, answer, charge):
-        bought = any(of == answer and state != "released" for of, state, _ in self.bought.values())
-        charged = charge is Charge.YES or (charge is Charge.IF_BOUGHT and bought)
+        charged = charge is Charge.YES
         upfront = self.rows(payments, answer_id=answer, flow="upfront")
         result = self.attempt(
             self.ledger.finish(answer, ENDS[charge], charge=charge), IllegalTransition

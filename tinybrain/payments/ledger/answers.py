@@ -82,9 +82,7 @@ class Answers(Claims):
                 f"Answer {answer_id} has ended already.",
                 **asdict(record),
             )
-            charged = charge is Charge.YES or (
-                charge is Charge.IF_BOUGHT and await _was_bought(connection, answer_id)
-            )
+            charged = charge is Charge.YES
             await _end_payment(connection, answer_id, charged=charged, note=record.error, now=now)
             await end_charge(connection, answer_id, captured=charged, now=now)
             if reply is not None and charged:
@@ -124,8 +122,11 @@ class Answers(Claims):
 
     async def was_bought(self, answer_id: str) -> bool:
         """Whether money is spent, or reserved, on an answer upstream."""
+        bought = select(purchases.c.id).where(
+            purchases.c.answer_id == answer_id, purchases.c.state != PurchaseState.RELEASED
+        )
         async with self._database.read() as connection:
-            return await _was_bought(connection, answer_id)
+            return (await connection.execute(bought)).first() is not None
 
     async def outcome_of(self, answer_id: str) -> str | None:
         """How an answer ended, "running", or None if there is none."""
@@ -197,10 +198,3 @@ async def _becomes(
 
 def _in_state(row: Row[Any], state: PaymentState) -> ColumnElement[bool]:
     return and_(payments.c.id == row.id, payments.c.state == state)
-
-
-async def _was_bought(connection: AsyncConnection, answer_id: str) -> bool:
-    bought = select(purchases.c.id).where(
-        purchases.c.answer_id == answer_id, purchases.c.state != PurchaseState.RELEASED
-    )
-    return (await connection.execute(bought)).first() is not None

@@ -52,9 +52,35 @@ STANDING = select(
     .where(IS_UNSETTLED & IS_OWN_ANSWER)
     .scalar_subquery()
     .label("unsettled_own"),
-    select(func.sum(payments.c.amount)).where(IS_UNSETTLED).scalar_subquery().label("unsettled"),
+    select(func.sum(payments.c.amount))
+    .where(IS_UNSETTLED & (payments.c.purpose == bindparam("purpose")))
+    .scalar_subquery()
+    .label("unsettled"),
+    select(func.count())
+    .where(
+        (payments.c.purpose == Purpose.REFUND)
+        & (payments.c.pay_to == bindparam("payer"))
+        & (payments.c.claimed_ms > bindparam("refunds_since"))
+    )
+    .scalar_subquery()
+    .label("refunds"),
 )
-"""What a payer owes, has under way, and what all payers have under way."""
+"""What a payer owes and has under way, what all payers have under way for the same purpose (idle
+bar tabs must not keep answers from being sold), and how often the payer was refunded lately."""
+REFUND_GIVEN = payments.alias("refund_given")
+KEPT = (
+    select(func.count())
+    .select_from(payments)
+    .where(
+        payments.c.payer == bindparam("payer"),
+        payments.c.state == PaymentState.SETTLED,
+        payments.c.purpose == Purpose.ANSWER,
+        ~select(REFUND_GIVEN.c.id).where(REFUND_GIVEN.c.refund_of == payments.c.id).exists(),
+    )
+)
+"""Payments of a payer that were settled and not given back."""
+MOST_REFUNDS = 10  # a payer an hour: each costs us the gas of two transactions, and him nothing
+HOUR_MS = 3_600_000
 
 
 class Claims(LedgerPart):
@@ -126,7 +152,7 @@ async def claim(
             connection, payment.payer, limits
         ):
             flow = "upfront"
-        await _require_good_standing(connection, payment, flow, limits)
+        await _require_good_standing(connection, payment, flow, limits, now)
     values = {
         **asdict(payment),
         "flow": flow,
@@ -192,28 +218,32 @@ async def require_trust(connection: AsyncConnection, payer: str, limits: Limits)
 async def _is_trusted(connection: AsyncConnection, payer: str, limits: Limits) -> bool:
     if limits.trust_after == 0:
         return True
-    settled = await connection.scalar(
-        select(func.count()).where(
-            payments.c.payer == payer,
-            payments.c.state == PaymentState.SETTLED,
-            payments.c.purpose.in_([Purpose.ANSWER, Purpose.TAB]),
-        )
-    )
-    return (settled or 0) >= limits.trust_after
+    kept = await connection.scalar(KEPT, {"payer": payer})
+    return (kept or 0) >= limits.trust_after
 
 
 async def _require_good_standing(
-    connection: AsyncConnection, payment: NewPayment, flow: Flow, limits: Limits
+    connection: AsyncConnection, payment: NewPayment, flow: Flow, limits: Limits, now: int
 ) -> None:
     """A balance is verified for one payment at a time; this bounds what several can owe."""
-    standing = (await connection.execute(STANDING, {"payer": payment.payer})).one()
+    about = {
+        "payer": payment.payer,
+        "purpose": payment.purpose,
+        "refunds_since": now - HOUR_MS,
+    }
+    standing = (await connection.execute(STANDING, about)).one()
     if standing.owed:
         raise DebtOwed(
             f"This wallet owes {format_usdc(int(standing.owed))} for earlier answers whose "
             f"payments could not be collected. Pay it at POST /v1/debts/{payment.payer}, then ask "
             "again."
         )
-    if flow != "authorization":
+    if flow == "upfront" and payment.purpose is not Purpose.DEBT:
+        if standing.refunds >= MOST_REFUNDS:
+            raise TooManyUnsettled(
+                f"This wallet was refunded {MOST_REFUNDS} times in the last hour. Try again later.",
+                code="too_many_refunds",
+            )
         return
     own = int(standing.unsettled_own or 0) + payment.amount
     if payment.purpose is Purpose.ANSWER and own > limits.unsettled_per_payer:
