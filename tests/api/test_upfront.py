@@ -143,15 +143,27 @@ def test_a_payer_is_trusted_after_a_settled_answer(open_service, caller, scripte
     assert caller.balance() == 980_000
 
 
-def test_refunded_answers_earn_no_trust(open_service, caller, scripted):
+@pytest.mark.parametrize("sent", [True, False])
+def test_refunds_earn_no_trust_whether_they_are_sent_yet_or_not(
+    open_service, caller, scripted, sent
+):
     with open_service(scripted(BROKEN), trust_after=3) as service:
         for _ in range(3):
             assert caller.ask(service, LOCAL).status_code == 502
-            service.drain()
-        assert [row["state"] for row in service.rows("payments", "purpose = 'answer'")] == [
-            "refunded"
-        ] * 3
+            if sent:
+                service.drain()
+        own = service.rows("payments", "purpose = 'answer'")
+        assert {row["state"] for row in own} == {"refunded" if sent else "settled"}
         caller.ask(service, LOCAL)
         assert last_payment(service)["flow"] == "upfront"
         service.drain()
+    assert caller.balance() == 1_000_000
+
+
+def test_who_was_refunded_ten_times_in_an_hour_is_asked_to_wait(open_service, caller, scripted):
+    with open_service(scripted(BROKEN), flow="upfront") as service:
+        answers = [caller.ask(service, LOCAL) for _ in range(11)]
+        service.drain()
+    assert [answer.status_code for answer in answers] == [502] * 10 + [429]
+    assert answers[-1].json()["error"]["code"] == "too_many_refunds"
     assert caller.balance() == 1_000_000

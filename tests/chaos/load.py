@@ -108,11 +108,11 @@ class Caller:
 
     async def ask(self, question):
         """Send a question until it is answered, refused for good, or time is over."""
-        while not (reply := await self.send(question)).whole:
-            if reply.status not in TRY_LATER | {0, 200} or time.monotonic() > self._deadline:
-                return reply
+        while (left_s := self._deadline - time.monotonic()) > 0:
+            reply = await self.send(question, leave_after_s=left_s)
+            if reply.whole or reply.status not in TRY_LATER | {0, 200}:
+                break
             await asyncio.sleep(PAUSE_S)
-        return reply
 
     async def send(self, question, *, leave_after_s=None):
         """Send it once; a caller who leaves hangs up after so many seconds."""

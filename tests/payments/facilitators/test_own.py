@@ -337,7 +337,7 @@ async def test_a_payer_whose_code_burns_gas_harms_no_other(
     started = time.monotonic()
     results = await facilitator.settle_many([(each, terms) for each in payments])
     assert reasons(results) == ["invalid_exact_evm_payload_signature", None, None]
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < facilitator._confirmation_timeout_s / 5
 
 
 async def test_without_multicall3_each_is_settled_by_itself(chain, facilitator, terms):
@@ -359,6 +359,7 @@ async def test_what_is_not_mined_in_time_is_pending_under_its_hash(chain, terms,
     orders = [(pay(payer, terms), terms) for _ in range(size)]
     results = await facilitator.settle_many(orders)
     assert reasons(results) == ["settlement_pending"] * size
+    facilitator._confirmation_timeout_s = 10
     again = asyncio.create_task(facilitator.settle_many(orders))
     await asyncio.sleep(0.05)
     mining.mine()
