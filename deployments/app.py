@@ -25,8 +25,7 @@ def build_app(args: dict[str, Any]) -> Application:
         ConfigError: Settings are missing or wrong; the message names each.
     """
     settings = load_settings(**args).require_serving()
-    refunds = settings.refunds is not False and can_refund(settings)
-    settings = settings.model_copy(update={"refunds": refunds})
+    settings = settings.model_copy(update={"refunds": can_refund(settings)})
     require_sellable(settings)
     resources = {"num_cpus": REPLICA_CPUS}
     # A replica that is replaced may finish its answers: cut streams lose their payments too.

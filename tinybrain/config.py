@@ -218,7 +218,8 @@ class Settings(BaseSettings):
     @classmethod
     def _is_http_url(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError(f"{value!r} is no URL; it starts with http:// or https://")
+            # Not repeated: it may hold a key or a password.
+            raise ValueError("is no URL; it starts with http:// or https://")
         return value.rstrip("/") if value else value
 
     @property
@@ -328,7 +329,10 @@ class Settings(BaseSettings):
                     if value is None
                 ]
             case str() as url if url != "own" and not url.startswith(("http://", "https://")):
-                return [f'TINYBRAIN_FACILITATOR has {url!r}: each must be "own", "cdp", or a URL.']
+                return [
+                    'TINYBRAIN_FACILITATOR names something that is neither "own", nor "cdp", nor '
+                    "a URL that starts with http:// or https://."
+                ]
         return []
 
 

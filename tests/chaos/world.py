@@ -145,13 +145,10 @@ class World:
         anvil writes its state every other second only, so it stops mining until it has; what is
         sent to it meanwhile is in no block yet, and lost.
         """
-        web3 = connect(self.devnet.rpc_url)
-        control(web3, "setAutomine", False)
         state = self.devnet.folder / "chain.json"
-        since = time.time_ns()
-        while not (state.exists() and state.stat().st_mtime_ns > since):  # noqa: ASYNC110  # a file
-            await asyncio.sleep(POLL_S)
-        await asyncio.sleep(3 * POLL_S)  # written to its end
+        control(connect(self.devnet.rpc_url), "setAutomine", False)
+        await _written(state)  # perhaps begun before
+        await _written(state)
         kept = state.read_bytes()
         self._kill(self.devnet._chain.process)
         await asyncio.sleep(down_s)
@@ -239,6 +236,14 @@ class World:
             check=False,
         )
         return done.returncode, done.stdout + done.stderr
+
+
+async def _written(path):
+    """Wait until a file is written again, to its end."""
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while not path.exists() or path.stat().st_mtime_ns == before:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(POLL_S)
+    await asyncio.sleep(3 * POLL_S)
 
 
 def _end(processes):

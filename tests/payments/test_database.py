@@ -198,3 +198,11 @@ async def test_a_missing_driver_names_what_to_install(monkeypatch):
 async def test_no_server_is_a_clear_error(unused_tcp_port):
     with pytest.raises(LedgerUnavailable, match="Connect call failed"):
         await Database.open(f"postgres://127.0.0.1:{unused_tcp_port}/tinybrain")
+
+
+async def test_who_only_reads_neither_makes_nor_migrates_a_ledger(database, database_url, tmp_path):
+    empty = f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"
+    with pytest.raises(ConfigError, match="holds no ledger"):
+        await Database.open(empty, migrate=False)
+    reader = await Database.open(database_url, migrate=False)
+    await reader.close()

@@ -90,7 +90,7 @@ def _devnet(settings: Settings) -> Finding:
 def _settings(settings: Settings) -> list[Finding]:
     try:
         settings.require_serving()
-        require_sellable(settings.model_copy(update={"refunds": _refunds_are_on(settings)}))
+        require_sellable(settings.model_copy(update={"refunds": can_refund(settings)}))
     except ConfigError as error:
         return _faults(error)
     return [Finding("Settings", True, "everything needed to serve is set")]
@@ -138,19 +138,15 @@ def _missing_file(ledger: str) -> Path | None:
 
 
 async def _tabs(settings: Settings) -> Finding:
-    if _refunds_are_on(settings):
+    if can_refund(settings):
         return Finding("Tabs", True, "prepaid tabs and upfront payments can be refunded")
     why = (
         "TINYBRAIN_REFUNDS is false"
-        if can_refund(settings)
+        if settings.refunds is False
         else "TINYBRAIN_TREASURY_PRIVATE_KEY is not the key of TINYBRAIN_PAY_TO, so nothing could "
         "be refunded"
     )
     return Finding("Tabs", None, f"not sold: {why}")
-
-
-def _refunds_are_on(settings: Settings) -> bool:
-    return settings.refunds is not False and can_refund(settings)
 
 
 async def _chain(settings: Settings) -> Finding:

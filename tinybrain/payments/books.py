@@ -79,7 +79,7 @@ async def open_existing(url: str) -> Database:
         LedgerUnavailable: It cannot be opened.
     """
     _require_file(url)
-    return await Database.open(url)
+    return await Database.open(url, migrate=False)
 
 
 def _require_file(url: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -35,17 +37,22 @@ class Database:
         self._writing = asyncio.Lock()
 
     @classmethod
-    async def open(cls, url: str) -> "Database":
+    async def open(cls, url: str, *, migrate: bool = True) -> "Database":
         """Connect and migrate to the newest schema; safe from several processes at once.
 
         Raises:
-            ConfigError: The URL names a database this version cannot use.
+            ConfigError: The URL names a database this version cannot use, or one that is not of
+                this version and is not to be migrated.
             LedgerUnavailable: The database cannot be opened.
         """
         database = cls(_create_engine(url))
         try:
-            async with database._write(timeout_s=None) as connection:
-                await connection.run_sync(_migrate)
+            if migrate:
+                async with database._write(timeout_s=None) as connection:
+                    await connection.run_sync(_migrate)
+            else:
+                async with database.read() as connection:
+                    await connection.run_sync(_require_newest)
         except BaseException:
             await database.close()
             raise
@@ -138,9 +145,23 @@ def _cause(error: SQLAlchemyError | OSError) -> str:
     return str(cause) or type(cause).__name__
 
 
+def _require_newest(connection: Connection) -> None:
+    newest = ScriptDirectory.from_config(_alembic()).get_current_head()
+    if MigrationContext.configure(connection).get_current_revision() != newest:
+        raise ConfigError(
+            "The database holds no ledger, or one of another version. The service makes it or "
+            "brings it up to date when it starts."
+        )
+
+
 def _migrate(connection: Connection) -> None:
+    config = _alembic()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _alembic() -> Config:
     config = Config()
     config.set_main_option("script_location", MIGRATIONS)
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config

@@ -92,9 +92,16 @@ class RefundSigner:
 
 
 def can_refund(settings: Settings) -> bool:
-    """Whether the treasury's key is that of the address that callers pay."""
+    """Whether what is paid upfront can be given back: the treasury's key is that of `pay_to`.
+
+    The settings may say that it is not to be.
+    """
     treasury = treasury_address(settings)
-    return treasury is not None and treasury == (settings.pay_to or "").lower()
+    return (
+        settings.refunds is not False
+        and treasury is not None
+        and treasury == (settings.pay_to or "").lower()
+    )
 
 
 def treasury_address(settings: Settings) -> str | None:
