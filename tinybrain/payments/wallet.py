@@ -401,7 +401,7 @@ class HotWallet:
         if entry := self._open.pop(nonce, None):
             entry.closed.set_result(receipt)
             for tx in entry.versions:
-                del self._by_hash[tx.hash]
+                self._by_hash.pop(tx.hash, None)
                 self._closed[tx.hash] = mined
         while len(self._closed) > REMEMBERED:
             self._closed.popitem(last=False)
