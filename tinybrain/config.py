@@ -331,8 +331,8 @@ class Settings(BaseSettings):
             case str() as url if url != "own" and not url.startswith(("http://", "https://")):
                 return [
                     (
-                        'TINYBRAIN_FACILITATOR names something that is neither "own", nor "cdp", nor '
-                        "a URL that starts with http:// or https://."
+                        'TINYBRAIN_FACILITATOR names something that is neither "own", nor "cdp", '
+                        "nor a URL that starts with http:// or https://."
                     )
                 ]
         return []

@@ -41,7 +41,7 @@ class TinyBrainError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders inside Ray; keyword-only arguments need help to unpickle.
-        return _rebuild, (type(self), self.message, self.code, self.param)
+        return _rebuild, (type(self), self.message, self.code, self.param), vars(self)
 
     def body(self) -> dict[str, object]:
         """The OpenAI error object."""
