@@ -23,7 +23,7 @@ from tinybrain.devnet import launcher
 from tinybrain.devnet.chain import Chain, connect, control
 from tinybrain.devnet.processes import claim_port
 from tinybrain.devnet.token import mint, place_usdc
-from tinybrain.devnet.world import Devnet, Ports
+from tinybrain.devnet.world import BLOCK_TIME_S, Devnet, Ports
 from tinybrain.usdc import Usdc
 
 API_KEY = "a-key-for-the-tests"
@@ -146,7 +146,9 @@ class World:
         sent to it meanwhile is in no block yet, and lost.
         """
         state = self.devnet.folder / "chain.json"
-        control(connect(self.devnet.rpc_url), "setAutomine", False)
+        web3 = connect(self.devnet.rpc_url)
+        control(web3, "setAutomine", False)
+        web3.provider.make_request("evm_setIntervalMining", [0])
         await _written(state)  # perhaps begun before
         await _written(state)
         kept = state.read_bytes()
@@ -158,6 +160,7 @@ class World:
             port=self.devnet._ports.chain,
             state=state,
             log=self.devnet.folder / "chain.log",
+            block_time_s=BLOCK_TIME_S,
         )
         await asyncio.to_thread(self.devnet._chain.wait_until_ready)
 
