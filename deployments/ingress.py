@@ -42,7 +42,8 @@ class _PaymentIngress:
     async def _open_gateway(self) -> AsyncIterator[Gateway]:
         settings = self._settings
         database = await Database.open(settings.ledger)
-        verifier = build_verifier(settings)
+        metrics = ray_metrics_of_service()
+        verifier = build_verifier(settings, on_failure=metrics.facilitator_failure)
         gateway = build_gateway(
             settings,
             database,
@@ -52,7 +53,7 @@ class _PaymentIngress:
             settle=self._settle,
             settle_payment=self._settle_payment,
             gas_low=self._gas_low,
-            metrics=ray_metrics_of_service(),
+            metrics=metrics,
         )
         try:
             yield gateway

@@ -43,7 +43,7 @@ class SettlementReplica:
         )
         self._settler = Settler(
             ledger,
-            build_settler(settings, wallet),
+            build_settler(settings, wallet, on_failure=metrics.facilitator_failure),
             chain,
             metrics,
             RefundSigner(settings),

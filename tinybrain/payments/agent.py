@@ -2,7 +2,7 @@
 
 Money is reserved in the ledger before anything is signed. One question is signed for once: a
 lost answer is asked for again with the same signature, and what stays unknown keeps its
-reservation until the chain has been asked (`settlement.py`). Only the upstream named in the
+reservation until the chain has been asked (`housekeeping.py`). Only the upstream named in the
 settings is paid; of what it answers before it is paid, nothing but headers is read.
 """
 
@@ -234,7 +234,7 @@ class PayingTransport(httpx.AsyncBaseTransport):
         if transaction is not None:
             await self._note_paid(response, purchase_id, transaction)
             self._metrics.spend(cost, provider)
-        # Without a receipt the reservation stands until the chain has told (`settlement.py`).
+        # Without a receipt the reservation stands until the chain has told (`housekeeping.py`).
         response.extensions["tinybrain_cost"] = cost
         response.extensions["tinybrain_transaction"] = transaction
         return response

@@ -91,6 +91,9 @@ class Metrics:
             [],
             LATENCY_BUCKETS_S,
         )
+        self._facilitator_failures = meters.counter(
+            "tinybrain_facilitator_failures", "Facilitators that gave no usable answer", ["name"]
+        )
         self._debts = meters.counter(
             "tinybrain_debts_usdc_atomic", "Atomic USDC of payments that became debts", []
         )
@@ -137,6 +140,10 @@ class Metrics:
     def settled_after(self, seconds: float) -> None:
         """A payment was settled so long after it could be."""
         self._settled_after.observe(seconds, {})
+
+    def facilitator_failure(self, name: str) -> None:
+        """A facilitator gave no usable answer: "own", "cdp", or host and port."""
+        self._facilitator_failures.inc(1, {"name": name})
 
     def debt(self, amount: int) -> None:
         """What was delivered cannot be collected."""
