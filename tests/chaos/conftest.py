@@ -5,7 +5,7 @@ import pytest
 from tests.chaos.world import World
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def worlds(devnet_tools, tmp_path_factory):
     """Gives the running world with a kind of database, or replaces it; `fresh` always does."""
     running = []
