@@ -122,10 +122,10 @@ class MoneyModel(RuleBasedStateMachine):
     def refusal(self, payment):
         """What the ledger must say to a payment, by what it lists."""
         rows = self.rows(payments)
-        if any(row.payer == payment.payer and row.state == "debt" for row in rows):
-            return DebtOwed
-        used = (row.nonce == payment.nonce and row.state != "released" for row in rows)
-        return PaymentConflict if any(used) else None
+        if any(row.nonce == payment.nonce and row.state != "released" for row in rows):
+            return PaymentConflict
+        owes = any(row.payer == payment.payer and row.state == "debt" for row in rows)
+        return DebtOwed if owes else None
 
     def end(self, answer, charge):
         charged = charge is Charge.YES
