@@ -73,6 +73,7 @@ class Limits:
     unsettled_per_payer: Usdc = Usdc(80_000)
     unsettled: Usdc = Usdc(25_000_000)
     trust_after: int = 0  # settled payments before a payer is served ahead of settlement
+    refunds_per_hour: int = 10  # a payer's: each costs us the gas of two transactions, and him none
     cost_per_hour: Usdc = Usdc(1_000_000)
     cost_per_day: Usdc = Usdc(5_000_000)
     cost_per_provider: Usdc = Usdc(5_000_000)  # a day

@@ -79,7 +79,6 @@ KEPT = (
     )
 )
 """Payments of a payer that were settled and not given back."""
-MOST_REFUNDS = 10  # a payer an hour: each costs us the gas of two transactions, and him nothing
 HOUR_MS = 3_600_000
 
 
@@ -239,9 +238,9 @@ async def _require_good_standing(
             "again."
         )
     if flow == "upfront" and payment.purpose is not Purpose.DEBT:
-        if standing.refunds >= MOST_REFUNDS:
+        if standing.refunds >= limits.refunds_per_hour:
             raise TooManyUnsettled(
-                f"This wallet was refunded {MOST_REFUNDS} times in the last hour. Try again later.",
+                f"This wallet was refunded {limits.refunds_per_hour} times in the last hour. Try again later.",
                 code="too_many_refunds",
             )
         return
