@@ -22,7 +22,9 @@ from tinybrain.payments.sqlite import create_sqlite_engine
 OURS = "0x" + "c" * 40
 NETWORK, ASSET = "eip155:84532", "0x" + "a" * 40
 PRICE = 10_000
-LIMITS = Limits(unsettled_per_payer=10**9, unsettled=10**9, refunds_per_hour=10**9)
+LIMITS = Limits(  # none of them: what they refuse is tested apart
+    unsettled_per_payer=10**9, unsettled=10**9, refunds_per_hour=10**9, margin=-(10**9)
+)
 ENDS = {
     Charge.YES: AnswerRecord("completed"),
     Charge.NO: AnswerRecord("failed", error="it broke"),

@@ -240,7 +240,8 @@ async def _require_good_standing(
     if flow == "upfront" and payment.purpose is not Purpose.DEBT:
         if standing.refunds >= limits.refunds_per_hour:
             raise TooManyUnsettled(
-                f"This wallet was refunded {limits.refunds_per_hour} times in the last hour. Try again later.",
+                f"This wallet was refunded {limits.refunds_per_hour} times in the last hour. Try "
+                "again later.",
                 code="too_many_refunds",
             )
         return
