@@ -121,6 +121,11 @@ class Service:
     async def _scrape(self):
         return prometheus_client.generate_latest(self._registry).decode()
 
+    @property
+    def connections(self):
+        """How many callers are connected, as far as the server has noticed."""
+        return len(self._server.server_state.connections)
+
     def run(self, coroutine):
         """Run in the service's event loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)

@@ -28,11 +28,12 @@ def connect(service, headers, path="/v1/chat/completions", body=LOCAL):
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
 def test_who_leaves_before_the_first_token_owes_nothing(open_service, caller, scripted, path):
-    may_speak = threading.Event()
-    with open_service(scripted(may_speak, *["word "] * 1000)) as service:
+    may_speak, never = threading.Event(), threading.Event()
+    with open_service(scripted(may_speak, "word ", never)) as service:
         connection = connect(service, caller.headers(service), path)
         service.wait_until(service.local.started.is_set)
         connection.close()
+        service.wait_until(lambda: service.connections == 0)
         may_speak.set()
         service.wait_until(service.local.closed.is_set)
         service.wait_until(lambda: service.outcome() == ("aborted", "released"))
