@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, make_url
+from sqlalchemy import Connection, make_url, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -155,6 +155,9 @@ def _require_newest(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection) -> None:
+    # SQLite's lock comes with the first statement, and Alembic keeps its state in globals before
+    # it makes one.
+    connection.execute(select(1))
     config = _alembic()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -47,11 +47,24 @@ def create_sqlite_engine(url: URL) -> AsyncEngine:
 
 
 class SQLiteConnection(aiosqlite.Connection):
-    """aiosqlite's connection with one switch to its thread a statement, where it makes four."""
+    """aiosqlite's connection with one switch to its thread a statement, where it makes four.
+
+    A transaction begins in the same switch as its first statement.
+    """
 
     def __init__(self, path: str, **_: object) -> None:
         super().__init__(lambda: _connect(path), iter_chunk_size=64)
         self._thread.daemon = True  # else a process that did not close it could not exit
+        self._begin: str | None = None
+
+    def begin(self, statement: str) -> None:
+        """Execute `statement` before the next one."""
+        self._begin = statement
+
+    def take_begin(self) -> str | None:
+        """What is to be executed before the statement that asks, which is the first."""
+        statement, self._begin = self._begin, None
+        return statement
 
     async def _connect(self) -> Self:
         try:
@@ -66,8 +79,15 @@ class SQLiteConnection(aiosqlite.Connection):
         """A cursor; making one touches no file, so it needs no switch."""
         return SQLiteCursor(self, self._conn.cursor())
 
+    async def commit(self) -> None:
+        """End the transaction, if a statement began it."""
+        self._begin = None
+        if self.in_transaction:
+            await super().commit()
+
     async def rollback(self) -> None:
         """End the transaction, if there is one; SQLAlchemy asks even after a commit."""
+        self._begin = None
         if self.in_transaction:
             await super().rollback()
 
@@ -76,13 +96,21 @@ class SQLiteCursor(aiosqlite.Cursor):
     """A cursor that fetches all rows in the switch that executes the statement."""
 
     _rows: Iterator[Any] = iter(())
+    _conn: SQLiteConnection
 
     async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> Self:
         """Execute the statement and keep its rows."""
         rows = await self._execute(  # type: ignore[no-untyped-call]
-            _execute, self._cursor, sql, parameters or ()
+            _execute, self._cursor, self._conn.take_begin(), sql, parameters or ()
         )
         self._rows = iter(rows)
+        return self
+
+    async def executemany(self, sql: str, parameters: Iterable[Iterable[Any]]) -> Self:
+        """Execute the statement once for each of `parameters`."""
+        await self._execute(  # type: ignore[no-untyped-call]
+            _execute_many, self._cursor, self._conn.take_begin(), sql, parameters
+        )
         return self
 
     async def fetchone(self) -> Any:
@@ -101,13 +129,27 @@ class SQLiteCursor(aiosqlite.Cursor):
         """Nothing to do: the statement was reset when its last row was fetched."""
 
 
-def _execute(cursor: sqlite3.Cursor, sql: str, parameters: Iterable[Any]) -> list[Any]:
+def _execute(
+    cursor: sqlite3.Cursor, begin: str | None, sql: str, parameters: Iterable[Any]
+) -> list[Any]:
+    if begin is not None:
+        cursor.execute(begin)
     return cursor.execute(sql, tuple(parameters)).fetchall()
 
 
+def _execute_many(
+    cursor: sqlite3.Cursor, begin: str | None, sql: str, parameters: Iterable[Iterable[Any]]
+) -> None:
+    if begin is not None:
+        cursor.execute(begin)
+    cursor.executemany(sql, map(tuple, parameters))
+
+
 def _begin(connection: Connection) -> None:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, SQLiteConnection)  # noqa: S101  # it made it
     writes = connection.get_execution_options().get("write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    driver.begin("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _connect(path: str) -> sqlite3.Connection:

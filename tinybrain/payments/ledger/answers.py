@@ -1,6 +1,5 @@
 """Answers: begun with what pays for them, ended with a record before their last byte is sent."""
 
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, insert, select, update
@@ -10,7 +9,7 @@ from tinybrain.config import Flow
 from tinybrain.payments.ledger import journal
 from tinybrain.payments.ledger.charges import end_charge, hold
 from tinybrain.payments.ledger.claims import Claims, claim
-from tinybrain.payments.ledger.part import IllegalTransition, change, require_change
+from tinybrain.payments.ledger.part import IllegalTransition, change, require_change, values_of
 from tinybrain.payments.ledger.refunds import refund
 from tinybrain.payments.records import (
     AnswerRecord,
@@ -23,6 +22,7 @@ from tinybrain.payments.records import (
 )
 from tinybrain.payments.schema import answers, payments, purchases, replies
 
+INSERT = insert(answers)
 ABANDONED = "abandoned: the process that worked on it ended"
 
 
@@ -43,8 +43,12 @@ class Answers(Claims):
         """
         now = self.now_ms()
         async with self._database.write() as connection:
-            values = asdict(answer) | {"created_ms": now, "outcome": "running", "fallback": False}
-            await connection.execute(insert(answers), values)
+            values = values_of(answer) | {
+                "created_ms": now,
+                "outcome": "running",
+                "fallback": False,
+            }
+            await connection.execute(INSERT, values)
             if tab is not None:
                 await hold(connection, tab, answer, now=now)
             if payment is not None:
@@ -80,7 +84,7 @@ class Answers(Claims):
                 answers,
                 (answers.c.id == answer_id) & (answers.c.outcome == "running"),
                 f"Answer {answer_id} has ended already.",
-                **asdict(record),
+                **values_of(record),
             )
             charged = charge is Charge.YES
             await _end_payment(connection, answer_id, charged=charged, note=record.error, now=now)

@@ -1,7 +1,6 @@
 """Claiming a payment: once for ever, within what its payer may owe."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Row, bindparam, func, insert, or_, select
@@ -9,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.config import Flow
 from tinybrain.errors import DebtOwed, PaymentConflict, TooManyUnsettled
-from tinybrain.payments.ledger.part import LedgerPart, change
+from tinybrain.payments.ledger.part import LedgerPart, change, values_of
 from tinybrain.payments.records import (
     UNSETTLED,
     Limits,
@@ -31,6 +30,7 @@ SAME = or_(
     (payments.c.payer == bindparam("payer")) & (payments.c.identifier == bindparam("identifier")),
 )
 """The same authorization, or the same payer with the same payment-identifier; see `_key`."""
+INSERT = insert(payments)
 FOUND = select(payments).where(SAME)
 EARLIER = (
     select(payments, answers.c.outcome, replies.c.body)
@@ -47,6 +47,7 @@ IS_UNSETTLED = (
 )
 IS_OWN_ANSWER = (payments.c.payer == bindparam("payer")) & (payments.c.purpose == Purpose.ANSWER)
 STANDING = select(
+    select(func.count()).where(SAME).scalar_subquery().label("uses"),
     select(func.sum(payments.c.owed)).where(IS_DEBT).scalar_subquery().label("owed"),
     select(func.sum(payments.c.amount))
     .where(IS_UNSETTLED & IS_OWN_ANSWER)
@@ -65,8 +66,9 @@ STANDING = select(
     .scalar_subquery()
     .label("refunds"),
 )
-"""What a payer owes and has under way, what all payers have under way for the same purpose (idle
-bar tabs must not keep answers from being sold), and how often the payer was refunded lately."""
+"""How often a payment was used; what its payer owes and has under way; what all payers have under
+way for the same purpose (idle bar tabs must not keep answers from being sold); and how often the
+payer was refunded lately."""
 REFUND_GIVEN = payments.alias("refund_given")
 KEPT = (
     select(func.count())
@@ -145,15 +147,17 @@ async def claim(
         TooManyUnsettled: The payer, or all payers together, may not owe more.
     """
     flow = payment.flow
-    earlier = await _require_unused(connection, payment)
+    about = {"purpose": payment.purpose, "refunds_since": now - HOUR_MS}
+    standing = (await connection.execute(STANDING, _key(payment) | about)).one()
+    earlier = await _require_unused(connection, payment) if standing.uses else []
     if limits is not None:
         if payment.purpose is Purpose.ANSWER and not await _is_trusted(
             connection, payment.payer, limits
         ):
             flow = "upfront"
-        await _require_good_standing(connection, payment, flow, limits, now)
+        _require_good_standing(standing, payment, flow, limits)
     values = {
-        **asdict(payment),
+        **values_of(payment),
         "flow": flow,
         "owed": payment.amount,
         "state": PaymentState.CLAIMED,
@@ -196,7 +200,7 @@ async def _insert(
     if own is not None:
         await change(connection, payments, payments.c.id == own, **values)
         return int(own)
-    result = await connection.execute(insert(payments), values)
+    result = await connection.execute(INSERT, values)
     return int((result.inserted_primary_key or [0])[0])
 
 
@@ -221,16 +225,8 @@ async def _is_trusted(connection: AsyncConnection, payer: str, limits: Limits) -
     return (kept or 0) >= limits.trust_after
 
 
-async def _require_good_standing(
-    connection: AsyncConnection, payment: NewPayment, flow: Flow, limits: Limits, now: int
-) -> None:
+def _require_good_standing(standing: Any, payment: NewPayment, flow: Flow, limits: Limits) -> None:
     """A balance is verified for one payment at a time; this bounds what several can owe."""
-    about = {
-        "payer": payment.payer,
-        "purpose": payment.purpose,
-        "refunds_since": now - HOUR_MS,
-    }
-    standing = (await connection.execute(STANDING, about)).one()
     if standing.owed:
         raise DebtOwed(
             f"This wallet owes {format_usdc(int(standing.owed))} for earlier answers whose "

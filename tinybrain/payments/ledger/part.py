@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Table, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,6 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tinybrain.errors import TinyBrainError
 from tinybrain.payments.database import Database
 from tinybrain.payments.records import Limits
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 NOTE_CHARS = 300
 
@@ -36,6 +41,11 @@ class LedgerPart:
     def now_ms(self) -> int:
         """Unix milliseconds by the ledger's clock."""
         return int(self._clock() * 1000)
+
+
+def values_of(record: "DataclassInstance") -> dict[str, Any]:
+    """A record's fields by name. dataclasses.asdict would copy every payload in depth."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 async def change(

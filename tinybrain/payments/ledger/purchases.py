@@ -5,7 +5,6 @@ by one unit.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, func, insert, select, update
@@ -13,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinybrain.errors import BudgetExceeded, UpstreamError
 from tinybrain.payments.ledger import journal
-from tinybrain.payments.ledger.part import NOTE_CHARS, LedgerPart, require_change
+from tinybrain.payments.ledger.part import NOTE_CHARS, LedgerPart, require_change, values_of
 from tinybrain.payments.records import NewPurchase, PurchaseState
 from tinybrain.payments.schema import answers, providers, purchases
 from tinybrain.usdc import format_usdc
@@ -42,7 +41,7 @@ class Purchases(LedgerPart):
                 await _require_pinned(connection, purchase, now)
             result = await connection.execute(
                 insert(purchases).values(
-                    **asdict(purchase),
+                    **values_of(purchase),
                     state=PurchaseState.RESERVED,
                     final=False,
                     created_ms=now,
