@@ -42,5 +42,10 @@ def format_usdc(amount: int) -> str:
     return f"{sign}${dollars:,}.{decimals}"
 
 
+def plain_usdc(amount: int) -> str:
+    """Dollars without their sign, as x402 and JSON bodies write them: 10000 -> "0.01"."""
+    return format_usdc(amount).removeprefix("$")
+
+
 UsdcSetting = Annotated[Usdc, BeforeValidator(parse_usdc)]
 """A pydantic field that accepts what `parse_usdc` reads."""

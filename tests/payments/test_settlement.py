@@ -7,7 +7,7 @@ from x402.schemas import SettleResponse
 
 from tests.payments.settling import NETWORK, LosesAnswers, Merchant
 from tinybrain.devnet.token import MULTICALL3
-from tinybrain.errors import NotFound, PaymentServiceError
+from tinybrain.errors import LedgerUnavailable, NotFound, PaymentServiceError
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.eip3009 import Authorization, calldata
 from tinybrain.payments.facilitators import HttpFacilitator
@@ -467,7 +467,7 @@ async def test_a_cancelled_request_to_settle_does_not_stop_the_settlement(settle
 
 
 async def test_a_ledger_that_fails_meanwhile_leaves_the_payment_to_be_looked_up(
-    settler, merchant, clock, served, row, monkeypatch
+    settler, merchant, served, row, monkeypatch
 ):
     async def fail(_):
         raise OSError("disk full")
@@ -476,7 +476,44 @@ async def test_a_ledger_that_fails_meanwhile_leaves_the_payment_to_be_looked_up(
         failing.setattr(merchant.ledger, "settled", fail)
         await settler.drain()
     assert ((await row()).state, settler._under_way) == ("settling", {})
-    clock.now += 151
+    await settler.drain()
+    assert ((await row()).state, merchant.balance()) == ("settled", 10_000)
+
+
+async def test_a_ledger_that_goes_away_while_a_payment_is_taken_does_not_let_it_expire(
+    settler, merchant, clock, served, row, monkeypatch
+):
+    """The payment is taken, and nobody knows; its authorization may not outlast the lease."""
+    take = merchant.ledger.take
+
+    async def take_and_fail(ids):
+        await take(ids)
+        raise LedgerUnavailable("The ledger cannot be written: the connection was lost.")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(merchant.ledger, "take", take_and_fail)
+        await settler.drain()
+    assert ((await row()).state, (await row()).attempts) == ("settling", 1)
+    await settler.drain()
+    clock.now += 1
+    await settler.drain()
+    assert ((await row()).state, merchant.balance()) == ("settled", 10_000)
+
+
+async def test_an_interrupted_payment_stays_noted_while_the_ledger_is_away(
+    settler, merchant, served, row, monkeypatch
+):
+    async def fail(*_, **__):
+        raise LedgerUnavailable("The ledger cannot be read: it did not answer in time.")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(merchant.ledger, "settled", fail)
+        await settler.drain()
+        failing.setattr(merchant.ledger, "payment", fail)
+        await settler.drain()
+        failing.setattr(merchant.ledger, "due_payments", fail)
+        with pytest.raises(LedgerUnavailable):
+            await settler.drain()
     await settler.drain()
     assert ((await row()).state, merchant.balance()) == ("settled", 10_000)
 

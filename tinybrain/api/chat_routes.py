@@ -243,13 +243,7 @@ async def _settled(gateway: Gateway, order: Order, receipt: dict[str, Any]) -> d
     if outcome.state is not PaymentState.SETTLED:
         return {}
     receipt["payment"] |= {"state": "settled", "transaction": outcome.transaction}
-    return settlement_headers(
-        header.version,
-        success=True,
-        network=payment.network,
-        payer=payment.payer,
-        transaction=outcome.transaction,
-    )
+    return settlement_headers(header.version, payment, outcome.transaction)
 
 
 def _who(decision: Decision) -> dict[str, Any]:

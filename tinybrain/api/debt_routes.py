@@ -20,7 +20,7 @@ from tinybrain.payments.collecting import collect, require_collected
 from tinybrain.payments.pricing import Product
 from tinybrain.payments.records import NewPayment, Purpose
 from tinybrain.payments.wire import PaymentHeader, read_payment, settlement_headers
-from tinybrain.usdc import Usdc, format_usdc
+from tinybrain.usdc import Usdc, format_usdc, plain_usdc
 
 WAIT_S = 20.0
 
@@ -88,13 +88,7 @@ async def _collect(
             "with the same payment again."
         )
     require_collected(outcome)
-    return settlement_headers(
-        header.version,
-        success=True,
-        network=payment.network,
-        payer=payment.payer,
-        transaction=outcome.transaction,
-    )
+    return settlement_headers(header.version, payment, outcome.transaction)
 
 
 async def _statement(
@@ -106,11 +100,11 @@ async def _statement(
     return JSONResponse(
         {
             "address": debtor,
-            "owed": _dollars(owed),
+            "owed": plain_usdc(owed),
             "owed_atomic": owed,
             "payments": [
                 {
-                    "amount": _dollars(row.owed),
+                    "amount": plain_usdc(row.owed),
                     "since": datetime.fromtimestamp(row.claimed_ms // 1000, UTC).isoformat(),
                     "note": row.note,
                 }
@@ -136,7 +130,3 @@ def _product(debtor: str, owed: Usdc) -> Product:
 
 def _sum(rows: list[Row[Any]]) -> Usdc:
     return Usdc(sum(row.owed for row in rows))
-
-
-def _dollars(amount: int) -> str:
-    return format_usdc(amount).removeprefix("$")

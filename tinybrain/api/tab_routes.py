@@ -17,7 +17,7 @@ from tinybrain.errors import InvalidRequest, Unauthorized
 from tinybrain.payments.records import PaymentState
 from tinybrain.payments.tab_accounts import TabAccount
 from tinybrain.payments.wire import PaymentHeader, settlement_headers
-from tinybrain.usdc import Usdc, format_usdc, parse_usdc
+from tinybrain.usdc import Usdc, parse_usdc, plain_usdc
 
 AMOUNTS = ("deposit", "balance", "held", "spent", "refunded")
 PRIVATE = {"Cache-Control": "private, no-store"}
@@ -74,7 +74,7 @@ def tab_body(account: TabAccount) -> dict[str, Any]:
     amounts: dict[str, Any] = {}
     for name in AMOUNTS:
         amount = getattr(tab, name)
-        amounts |= {name: _dollars(amount), f"{name}_atomic": amount}
+        amounts |= {name: plain_usdc(amount), f"{name}_atomic": amount}
     return {
         "id": tab.id,
         "object": "tab",
@@ -94,7 +94,7 @@ def _refund(row: Row[Any] | None) -> dict[str, Any] | None:
         return None
     return {
         "state": "settled" if row.state == PaymentState.SETTLED else "pending",
-        "amount": _dollars(row.amount),
+        "amount": plain_usdc(row.amount),
         "transaction": row.transaction,
     }
 
@@ -124,14 +124,4 @@ def _deposit(body: bytes) -> Usdc:
 def _payment_response(header: PaymentHeader, opened: OpenedTab) -> dict[str, str]:
     if opened.outcome is None:
         return {}
-    return settlement_headers(
-        header.version,
-        success=True,
-        network=opened.payment.network,
-        payer=opened.payment.payer,
-        transaction=opened.outcome.transaction,
-    )
-
-
-def _dollars(amount: int) -> str:
-    return format_usdc(amount).removeprefix("$")
+    return settlement_headers(header.version, opened.payment, opened.outcome.transaction)

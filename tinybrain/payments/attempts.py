@@ -18,12 +18,13 @@ from x402.schemas import SettleResponse
 
 from tinybrain.config import SETTLE_MARGIN_S
 from tinybrain.errors import PaymentServiceError
-from tinybrain.payments.chain import AuthorizationUse, Chain, Use
+from tinybrain.payments.chain import Chain, Use
 from tinybrain.payments.facilitators.base import Facilitator, Order
 from tinybrain.payments.ledger import IllegalTransition, Ledger
 from tinybrain.payments.merchant import payload_of, requirements_of
 from tinybrain.payments.records import Collected, PaymentState, Purpose
 from tinybrain.payments.refunding import CannotSign, RefundSigner
+from tinybrain.payments.uses import use_of
 from tinybrain.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
 LOOK_UPS = 8  # at once
-LOOK_BACK_S = 600
 
 
 class Attempts:
@@ -138,7 +138,7 @@ class Attempts:
 
     async def _conclude(self, row: Row[Any], failure: str | None) -> None:
         try:
-            use = await self._use_of(row)
+            use = await use_of(self._chain, row, begun_ms=row.claimed_ms)
         except PaymentServiceError as error:
             await self._later(row, failure, error.message)
             return
@@ -155,16 +155,6 @@ class Attempts:
             await self._lost(row, f"the authorization expired unsettled: {failure or row.note}")
         else:
             await self._later(row, failure, failure)
-
-    async def _use_of(self, row: Row[Any]) -> AuthorizationUse:
-        return await self._chain.authorization_use(
-            row.payer,
-            row.nonce,
-            pay_to=row.pay_to,
-            amount=row.amount,
-            since=row.claimed_ms // 1000 - LOOK_BACK_S,
-            until=row.valid_before,
-        )
 
     async def _later(self, row: Row[Any], failure: str | None, note: str | None) -> None:
         if failure is None and row.due_ms > self._ledger.now_ms():

@@ -14,14 +14,14 @@ from sqlalchemy import Row, and_, func, or_, select
 
 from tinybrain.config import SETTLE_MARGIN_S, Settings
 from tinybrain.errors import PaymentConflict, TinyBrainError
-from tinybrain.payments.attempts import LOOK_BACK_S
-from tinybrain.payments.chain import EXPIRY_MARGIN_S, AuthorizationUse, Chain, Use
+from tinybrain.payments.chain import EXPIRY_MARGIN_S, Chain, Use
 from tinybrain.payments.database import Database
 from tinybrain.payments.gas_watch import GasWatch
 from tinybrain.payments.ledger import IllegalTransition, Ledger
 from tinybrain.payments.opening import open_books
 from tinybrain.payments.records import PaymentState
 from tinybrain.payments.schema import payments
+from tinybrain.payments.uses import use_of
 from tinybrain.telemetry.metrics import Levels, Metrics
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class Housekeeping:
                 raise failure
 
     async def _resolve(self, row: Row[Any]) -> None:
-        use = await self._use_of(row)
+        use = await use_of(self._chain, row, begun_ms=row.created_ms)
         if use.use is Use.TRANSFERRED:
             await self._ledger.paid(row.id, transaction=use.transaction)
             self._metrics.spend(row.amount, row.provider)
@@ -143,22 +143,12 @@ class Housekeeping:
             await self._ledger.release_purchase(row.id, note="expired unused")
 
     async def _prove(self, row: Row[Any]) -> None:
-        use = await self._use_of(row)
+        use = await use_of(self._chain, row, begun_ms=row.created_ms)
         if use.use is Use.TRANSFERRED and use.transaction:
             await self._ledger.proven(row.id, transaction=use.transaction)
         elif use.use is not Use.UNUSED:
             log.warning("%s said that purchase %s was paid; it was not", row.provider, row.id)
             await self._ledger.never_collected(row.id)
-
-    async def _use_of(self, purchase: Row[Any]) -> AuthorizationUse:
-        return await self._chain.authorization_use(
-            purchase.payer,
-            purchase.nonce,
-            pay_to=purchase.pay_to,
-            amount=purchase.amount,
-            since=purchase.created_ms // 1000 - LOOK_BACK_S,
-            until=purchase.valid_before,
-        )
 
     async def _check_cover(self, tab: Row[Any]) -> None:
         if await self._chain.balance(tab.payer) < tab.deposit:

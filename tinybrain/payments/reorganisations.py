@@ -12,11 +12,11 @@ from typing import Any
 from sqlalchemy import Row
 
 from tinybrain.errors import PaymentServiceError
-from tinybrain.payments.attempts import LOOK_BACK_S
 from tinybrain.payments.chain import LOG_RANGE, AuthorizationUse, Chain, Use
 from tinybrain.payments.eip3009 import Transfer
 from tinybrain.payments.ledger import IllegalTransition, Ledger
 from tinybrain.payments.records import Collected, Purpose
+from tinybrain.payments.uses import use_of
 from tinybrain.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ class Reorganisations:
 
     async def _look_at(self, row: Row[Any], head: int) -> None:
         try:
-            use = await self._use_of(row, head)
+            # A node that lags behind refuses the block, instead of telling the past.
+            use = await use_of(self._chain, row, begun_ms=row.claimed_ms, block_tag=head)
             if (use.transaction, use.block) == (row.transaction, row.block):
                 return
             if use.block is not None and row.block is None and use.transaction == row.transaction:
@@ -79,17 +80,6 @@ class Reorganisations:
             log.info("payment %s is in another settler's hands", row.id)
         except PaymentServiceError as error:
             log.warning("payment %s could not be looked at again: %s", row.id, error.message)
-
-    async def _use_of(self, row: Row[Any], head: int) -> AuthorizationUse:
-        return await self._chain.authorization_use(
-            row.payer,
-            row.nonce,
-            pay_to=row.pay_to,
-            amount=row.amount,
-            since=row.claimed_ms // 1000 - LOOK_BACK_S,
-            until=row.valid_before,
-            block_tag=head,  # a node that lags behind refuses, instead of telling the past
-        )
 
     async def _moved(self, row: Row[Any], use: AuthorizationUse) -> None:
         await self._ledger.undone(row.id)

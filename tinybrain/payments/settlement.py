@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 GATHER_S = 0.005  # how long the first of several waits for the others
 BATCHES = 16  # under way at once; each waits for a receipt, about one block
 DUE_AT_ONCE = 1_000
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Settler:
         self._wallet = wallet
         self._batch_size = batch_size
         self._under_way: dict[int, asyncio.Future[None]] = {}
+        self._interrupted: dict[int, Row[Any]] = {}
         self._asking = 0
         self._gathered: list[Row[Any]] = []
         self._gathering = asyncio.Lock()
@@ -75,9 +77,18 @@ class Settler:
         await self._ledger.reopen_settling()
 
     async def start(self) -> list[asyncio.Future[None]]:
-        """Begin work on every payment that is due; each future is done when its work has ended."""
+        """Begin work on every payment that is due; each future is done when its work has ended.
+
+        Due is also what was interrupted, for example by a database that went away while it noted
+        that we take a payment: nobody else works on it, and its authorization may not outlast the
+        lease.
+        """
         rows = await self._ledger.due_payments(limit=DUE_AT_ONCE)
-        return [self._work_on(row) for row in rows]
+        works = [self._work_on(row) for row in rows]
+        for row in [row for row in self._interrupted.values() if row.id not in self._under_way]:
+            del self._interrupted[row.id]
+            works.append(self._look_up(row, INTERRUPTED))
+        return works
 
     async def drain(self) -> int:
         """Work on every payment that is due, to the end; returns how many those were."""
@@ -123,14 +134,19 @@ class Settler:
 
     def _work_on(self, row: Row[Any]) -> asyncio.Future[None]:
         work = self._under_way.get(row.id)
-        if work is None:
-            work = self._under_way[row.id] = asyncio.get_running_loop().create_future()
-            if row.state == PaymentState.SETTLING:
-                self._spawn(self._attempts.look_up(row.id), [row])
-            else:
-                self._gathered.append(row)
-                if len(self._gathered) == 1:
-                    self._spawn(self._gather(), [])
+        if work is not None:
+            return work
+        if row.state == PaymentState.SETTLING:
+            return self._look_up(row)
+        work = self._under_way[row.id] = asyncio.get_running_loop().create_future()
+        self._gathered.append(row)
+        if len(self._gathered) == 1:
+            self._spawn(self._gather(), [])
+        return work
+
+    def _look_up(self, row: Row[Any], failure: str | None = None) -> asyncio.Future[None]:
+        work = self._under_way[row.id] = asyncio.get_running_loop().create_future()
+        self._spawn(self._attempts.look_up(row.id, failure), [row])
         return work
 
     def _spawn(self, work: Coroutine[Any, Any, None], rows: list[Row[Any]]) -> None:
@@ -142,6 +158,7 @@ class Settler:
             if not task.cancelled() and (error := task.exception()):
                 # Its text could carry the stored payload, and with it a signature.
                 log.error("work on payments %s failed: %s", ids, type(error).__name__)
+                self._interrupted.update((row.id, row) for row in rows)
             for payment_id in ids:
                 self._under_way.pop(payment_id).set_result(None)
 

@@ -32,6 +32,7 @@ from x402.schemas.v1 import PaymentRequirementsV1
 
 from tinybrain.errors import InvalidRequest, PaymentRequired, RequestTooLarge
 from tinybrain.payments import eip3009
+from tinybrain.payments.records import NewPayment
 
 Version = Literal[1, 2]
 
@@ -193,25 +194,18 @@ def challenge_body(
 
 
 def settlement_headers(
-    version: Version,
-    *,
-    success: bool,
-    network: str,
-    payer: str,
-    transaction: str | None,
-    error: str | None = None,
+    version: Version, payment: NewPayment, transaction: str | None
 ) -> dict[str, str]:
-    """PAYMENT-RESPONSE, and for a payer of version 1 also X-PAYMENT-RESPONSE."""
+    """PAYMENT-RESPONSE of a settled payment, and for version 1 also X-PAYMENT-RESPONSE."""
     response = SettleResponse(
-        success=success,
-        error_reason=error,
-        payer=payer,
+        success=True,
+        payer=payment.payer,
         transaction=transaction or "",
-        network=network,
+        network=payment.network,
     )
     headers = {PAYMENT_RESPONSE_HEADER: encode_payment_response_header(response)}
     if version == 1:
-        response.network = V1_NAME_BY_CAIP2.get(network, network)
+        response.network = V1_NAME_BY_CAIP2.get(payment.network, payment.network)
         headers[X_PAYMENT_RESPONSE_HEADER] = encode_payment_response_header(response)
     return headers
 

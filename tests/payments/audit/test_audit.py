@@ -48,6 +48,19 @@ async def test_an_audit_is_clean_after_a_normal_life(business, failed):
     assert report.checked["purchases"] == 1
 
 
+async def test_a_node_that_tells_the_next_blocks_balance_is_asked_again(business, monkeypatch):
+    """anvil does, if it is asked for its newest block's state while it adds another."""
+    balance, asked = Chain.balance, []
+
+    async def of_the_next_block_at_first(chain, address, block):
+        asked.append(block)
+        return await balance(chain, address, block) + 10_000 * (len(asked) < 3)
+
+    monkeypatch.setattr(Chain, "balance", of_the_next_block_at_first)
+    assert (await business.audit()).clean
+    assert len(asked) == 3
+
+
 async def test_debts_are_listed_and_are_no_difference(business):
     debt = await business.debt()
     report = await business.audit()

@@ -35,6 +35,8 @@ WINDOW = 20_000  # blocks whose transfers are held at once
 PART = 200  # transfers whose rows are looked up at once
 PAGE = 1_000
 LAG_PAUSE_S = 2.0
+BALANCE_LOOKS = 5
+BALANCE_PAUSE_S = 0.5
 MOVED = {PaymentState.SETTLED, PaymentState.REFUNDED, PurchaseState.PAID}
 """States whose money has moved on the chain."""
 NOT_MOVED = {PaymentState.RELEASED, PaymentState.DEBT, PaymentState.REPAID}
@@ -82,7 +84,7 @@ async def check_chain(
     await walk.find_rows(lag_s)
     for address, book in books.items():
         expected = book.balance + booked[address] + walk.ahead[address]
-        held = await chain.balance(address, report.block)
+        held = await _held(chain, address, report.block, expected)
         report.wallets.append(WalletBalance(address, book.block, book.balance, expected, held))
         if held != expected:
             report.differs(
@@ -90,6 +92,19 @@ async def check_chain(
                 f"holds {format_usdc(held)} at block {report.block}; its opening balance and the "
                 f"journal make {format_usdc(expected)}",
             )
+
+
+async def _held(chain: Chain, address: str, block: int, expected: int) -> int:
+    """The balance at a block. What is not as expected is looked at again.
+
+    A node that is adding the next block may answer with that one's state.
+    """
+    for _ in range(BALANCE_LOOKS - 1):
+        held = await chain.balance(address, block)
+        if held == expected:
+            return held
+        await asyncio.sleep(BALANCE_PAUSE_S)
+    return await chain.balance(address, block)
 
 
 class _Walk:
