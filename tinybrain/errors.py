@@ -20,6 +20,9 @@ TinyBrainError
 ├── PaymentServiceError 503  the facilitator or chain could not be asked
 ├── PaymentPending      503  a payment is on its way and its outcome not known yet
 └── LedgerUnavailable   503  the ledger cannot be read or written; nothing was delivered
+
+Not drawn: what never reaches a caller and is raised where it is defined (an illegal transition of
+the ledger, a refund that cannot be signed, an audit that cannot be made, a process that failed).
 """
 
 from typing import ClassVar
