@@ -24,6 +24,7 @@ class TinyChatReplica:
             nanochat_base_dir=settings.nanochat_base_dir,
             source=settings.checkpoint_source,
             step=settings.checkpoint_step,
+            variant=settings.checkpoint_variant,
             device=settings.device,
             slots=settings.tinychat_slots,
         )

@@ -138,6 +138,9 @@ class Settings(BaseSettings):
         "sft", validation_alias=_names("CHECKPOINT_SOURCE")
     )
     checkpoint_step: int | None = Field(None, ge=0, validation_alias=_names("CHECKPOINT_STEP"))
+    checkpoint_variant: Literal["V1", "V2", "V3", "V4", "V4-march", "V5", "V6"] | None = Field(
+        None, validation_alias=_names("CHECKPOINT_VARIANT")
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", validation_alias=_names("DEVICE", "DEVICE_TYPE")
     )

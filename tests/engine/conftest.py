@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from tinybrain.engine.attention import WholeSequence
 from tinybrain.engine.checkpoint import load_model
 from tinybrain.engine.checkpoint_files import CheckpointFiles
 from tinybrain.engine.engine import Engine
 from tinybrain.engine.gpt import GPT
+from tinybrain.engine.kv_cache import KVCache
 from tinybrain.engine.request import Completed, Failed, Request
 from tinybrain.engine.sampler import SampledToken
 from tinybrain.engine.tinychat import TinyChat, load_tinychat
 from tinybrain.engine.tokenizer import Tokenizer
 from tinybrain.engine.tokenizer_file import read_tokenizer
+from tinybrain.engine.variants import V4_MARCH, VARIANTS
 
 DATA = Path(__file__).parent / "data"
 
@@ -25,24 +28,61 @@ def inference():
         yield
 
 
-@pytest.fixture(scope="session")
-def golden_files() -> CheckpointFiles:
-    home = DATA / "V1"
-    return CheckpointFiles(
-        home / "model_000001.pt", home / "meta_000001.json", DATA / "tokenizer/tokenizer.pkl"
-    )
+class Golden:
+    """A tiny random model of a variant, and what nanochat's own code computes for it."""
+
+    def __init__(self, variant: str) -> None:
+        home = DATA / variant
+        self.variant = variant
+        self.files = CheckpointFiles(
+            home / "model_000001.pt", home / "meta_000001.json", DATA / "tokenizer/tokenizer.pkl"
+        )
+        # Nothing in its file says that it is one.
+        name = variant if variant == V4_MARCH.name else None
+        self.model = load_model(self.files, torch.device("cpu"), variant_name=name)
+        with np.load(home / "golden.npz") as arrays:
+            found = {name: torch.from_numpy(arrays[name]) for name in arrays}
+        self.ids = found["ids"].long()
+        self.positions = found["positions"]
+        self.logits = found["logits"]
+        self.greedy = found["greedy"].tolist()
+        self.perplexity = found["perplexity"].item()
+
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """Hidden states [T, C] of ids [T], without a cache."""
+        return self.model(ids[None], WholeSequence(ids[None]))[0]
+
+
+@pytest.fixture(scope="session", params=list(VARIANTS))
+def each(request) -> Golden:
+    """The golden model of each variant."""
+    with torch.inference_mode():
+        return Golden(request.param)
 
 
 @pytest.fixture(scope="session")
-def golden_model(golden_files) -> GPT:
-    return load_model(golden_files, torch.device("cpu"))
+def golden() -> Golden:
+    """The golden model of V1, where the variant does not matter."""
+    with torch.inference_mode():
+        return Golden("V1")
 
 
 @pytest.fixture(scope="session")
-def golden():
-    """What nanochat's own code computes for the golden model."""
-    with np.load(DATA / "V1/golden.npz") as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+def golden_files(golden) -> CheckpointFiles:
+    return golden.files
+
+
+@pytest.fixture(scope="session")
+def golden_model(golden) -> GPT:
+    return golden.model
+
+
+@pytest.fixture
+def new_cache():
+    def build(model, *, slots):
+        return KVCache(model.config, slots, dtype=torch.float32, device=torch.device("cpu"))
+
+    return build
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +103,13 @@ def tinychat() -> TinyChat:
 @pytest.fixture
 def engine(golden_model):
     engine = Engine(golden_model, slots=4, max_waiting=4)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine_of_each(each):
+    engine = Engine(each.model, slots=4, max_waiting=4)
     yield engine
     engine.close()
 

@@ -44,20 +44,41 @@ def test_the_prefix_of_a_compiled_model_is_stripped(load, weights, golden_model)
     assert loaded.state_dict().keys() == golden_model.state_dict().keys()
 
 
-def test_padded_vocabulary_rows_are_cropped(load, weights, golden_model):
-    for name in ("transformer.wte.weight", "lm_head.weight"):
-        weights[name] = torch.cat([weights[name], torch.full((64, 64), 9.0)])
-    loaded = load(weights)
-    assert torch.equal(loaded.lm_head.weight, golden_model.lm_head.weight)
-    assert torch.equal(loaded.transformer.wte.weight, golden_model.transformer.wte.weight)
+def test_padded_vocabulary_rows_are_cropped(each, tmp_path):
+    weights = torch.load(each.files.weights, weights_only=True)
+    for name, tensor in weights.items():
+        if len(tensor) == each.model.config.vocab_size:
+            weights[name] = torch.cat([tensor, torch.full((64, tensor.shape[1]), 9.0)])
+    torch.save(weights, tmp_path / "model.pt")
+    loaded = load_model(replace(each.files, weights=tmp_path / "model.pt"), CPU)
+    for name, tensor in each.model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
 
 
 @pytest.mark.parametrize(
-    "key", ["resid_lambdas", "smear_gate.weight", "transformer.h.4.attn.c_q.weight"]
+    "key",
+    ["smear_gate.weight", "transformer.h.4.attn.c_q.weight", "v0_lambdas", "bigram_lambdas"],
 )
 def test_an_unknown_tensor_is_refused_by_name(load, weights, key):
     with pytest.raises(ConfigError, match=f"{key}.*V1"):
         load(weights | {key: torch.ones(4)})
+
+
+def test_an_experiment_between_two_variants_is_refused(each, tmp_path):
+    weights = torch.load(each.files.weights, weights_only=True)
+    torch.save(weights | {"bigram_embed.embed.weight": torch.ones(4, 4)}, tmp_path / "model.pt")
+    with pytest.raises(ConfigError, match="bigram_embed"):
+        load_model(replace(each.files, weights=tmp_path / "model.pt"), CPU)
+
+
+def test_half_of_a_variant_is_refused(load, weights):
+    with pytest.raises(ConfigError, match=r"x0_lambdas.*V2"):
+        load(weights | {"resid_lambdas": torch.ones(4)})
+
+
+def test_a_named_variant_must_fit_the_file(golden_files):
+    with pytest.raises(ConfigError, match=r"backout_lambda.*V6"):
+        load_model(golden_files, CPU, variant_name="V6")
 
 
 def test_a_missing_tensor_is_refused_by_name(load, weights):
@@ -67,7 +88,12 @@ def test_a_missing_tensor_is_refused_by_name(load, weights):
 
 
 def test_an_unknown_config_field_is_refused_by_name(load):
-    with pytest.raises(ConfigError, match=r"window_pattern.*V1"):
+    with pytest.raises(ConfigError, match="frozen_embd"):
+        load(frozen_embd=False)
+
+
+def test_a_window_pattern_without_the_tensors_of_its_time_is_refused(load):
+    with pytest.raises(ConfigError, match=r"resid_lambdas.*V3"):
         load(window_pattern="SSSL")
 
 

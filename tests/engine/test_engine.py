@@ -11,15 +11,15 @@ def ask(engine, listener):
     return listener
 
 
-def test_greedy_tokens_and_perplexity_equal_nanochats(engine, golden, listener):
-    read, *tokens, end = ask(engine, listener(golden["ids"].tolist(), 32)).to_end()
-    assert read.perplexity == pytest.approx(golden["perplexity"].item(), rel=1e-4)
-    assert [token.id for token in tokens] == golden["greedy"].tolist()
+def test_greedy_tokens_and_perplexity_equal_nanochats(engine_of_each, each, listener):
+    read, *tokens, end = ask(engine_of_each, listener(each.ids.tolist(), 32)).to_end()
+    assert read.perplexity == pytest.approx(each.perplexity, rel=1e-5)
+    assert [token.id for token in tokens] == each.greedy
     assert end == Completed("length")
 
 
-def test_requests_answered_together_get_the_tokens_they_get_alone(engine, golden, listener):
-    ids = golden["ids"].tolist()
+def test_requests_answered_together_get_the_tokens_they_get_alone(engine_of_each, each, listener):
+    engine, ids = engine_of_each, each.ids.tolist()
     prompts = [ids[:7], ids[20:150], ids[3:40], ids[90:], ids[:1], ids[60:75]]
     alone = [ask(engine, listener(prompt, 40)).tokens() for prompt in prompts]
     together = [ask(engine, listener(prompt, 40)) for prompt in prompts]
@@ -27,7 +27,7 @@ def test_requests_answered_together_get_the_tokens_they_get_alone(engine, golden
 
 
 def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(engine, golden, listener):
-    ids = golden["ids"].tolist()
+    ids = golden.ids.tolist()
     options = {"temperature": 1.0, "top_k": 50}
     alone = ask(engine, listener(ids, 30, seed=3, **options)).tokens()
     others = [ask(engine, listener(ids[n:], 50, seed=n, **options)) for n in (5, 9)]
@@ -36,7 +36,7 @@ def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(engine, gold
 
 
 def test_a_stop_token_is_told_and_ends_the_answer(engine, golden, listener):
-    prompt, greedy = golden["ids"].tolist(), golden["greedy"].tolist()
+    prompt, greedy = golden.ids.tolist(), golden.greedy
     stop = next(token for token in greedy if greedy.index(token) == 3)
     heard = ask(engine, listener(prompt, stop_tokens=frozenset([stop]))).to_end()
     assert [event.id for event in heard[1:-1]] == greedy[:4]
@@ -44,7 +44,7 @@ def test_a_stop_token_is_told_and_ends_the_answer(engine, golden, listener):
 
 
 def test_an_answer_ends_where_the_context_does(engine, golden, listener):
-    assert len(ask(engine, listener(golden["ids"].tolist(), 10_000)).tokens()) == 256 - 200
+    assert len(ask(engine, listener(golden.ids.tolist(), 10_000)).tokens()) == 256 - 200
 
 
 @pytest.mark.parametrize("length", [0, 256, 1000])
@@ -69,7 +69,7 @@ def test_running_requests_are_decoded_in_one_batch(engine, golden_model, listene
 
 def test_an_aborted_request_frees_its_slot_and_says_no_more(golden_model, golden, listener):
     engine = Engine(golden_model, slots=1, max_waiting=1)
-    running = ask(engine, listener(golden["ids"].tolist()[:5], 200))
+    running = ask(engine, listener(golden.ids.tolist()[:5], 200))
     running.gate.clear()
     running.next()
     waiting = ask(engine, listener([1, 2, 3], 200))
@@ -99,18 +99,18 @@ def test_more_requests_than_may_wait_are_refused(golden_model, listener):
 
 
 def test_a_prompt_that_cannot_be_read_fails_alone(engine, golden, listener):
-    good = ask(engine, listener(golden["ids"].tolist(), 32))
+    good = ask(engine, listener(golden.ids.tolist(), 32))
     bad = ask(engine, listener([10_000]))
     assert isinstance(bad.to_end()[-1].error, IndexError)
-    assert good.tokens() == golden["greedy"].tolist()
+    assert good.tokens() == golden.greedy
     assert engine.free_slots == 4
 
 
 def test_a_token_that_cannot_be_sampled_fails_its_request_alone(engine, golden, listener):
-    good = ask(engine, listener(golden["ids"].tolist(), 32))
+    good = ask(engine, listener(golden.ids.tolist(), 32))
     bad = ask(engine, listener([1, 2], temperature=1.0, top_k=-1))
     assert isinstance(bad.to_end()[-1], Failed)
-    assert good.tokens() == golden["greedy"].tolist()
+    assert good.tokens() == golden.greedy
 
 
 def test_a_failed_step_fails_the_requests_in_it_and_the_engine_goes_on(
@@ -120,7 +120,7 @@ def test_a_failed_step_fails_the_requests_in_it_and_the_engine_goes_on(
         if inputs[0].shape == (2, 1):
             raise MemoryError("no memory for a batch")
 
-    prompt = golden["ids"].tolist()
+    prompt = golden.ids.tolist()
     with golden_model.register_forward_pre_hook(fail_on_a_batch):
         both = [listener(prompt, 32), listener(prompt, 32)]
         both[0].gate.clear()
@@ -129,7 +129,7 @@ def test_a_failed_step_fails_the_requests_in_it_and_the_engine_goes_on(
         both[0].gate.set()
         for one in both:
             assert isinstance(one.to_end()[-1].error, MemoryError)
-    assert ask(engine, listener(prompt, 32)).tokens() == golden["greedy"].tolist()
+    assert ask(engine, listener(prompt, 32)).tokens() == golden.greedy
     assert engine.free_slots == 4
 
 
@@ -137,7 +137,7 @@ def test_a_listener_that_fails_is_dropped(engine, golden, listener):
     deaf = listener([1, 2], 200)
     object.__setattr__(deaf.request, "emit", lambda _: 1 / 0)
     ask(engine, deaf)
-    assert ask(engine, listener(golden["ids"].tolist(), 32)).tokens() == golden["greedy"].tolist()
+    assert ask(engine, listener(golden.ids.tolist(), 32)).tokens() == golden.greedy
     assert engine.requests == 0
 
 
@@ -157,6 +157,6 @@ def test_closing_fails_what_is_unfinished_and_refuses_what_comes(golden_model, l
 
 
 def test_certainty_comes_with_every_token(engine, golden, listener):
-    heard = ask(engine, listener(golden["ids"].tolist(), 5)).to_end()
+    heard = ask(engine, listener(golden.ids.tolist(), 5)).to_end()
     tokens = [event for event in heard if isinstance(event, SampledToken)]
     assert all(t.logprob < 0 < t.entropy and 0 < t.margin < 1 for t in tokens)

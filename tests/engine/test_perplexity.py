@@ -1,16 +1,13 @@
 import pytest
 import torch
 
-from tinybrain.engine.attention import WholeSequence
 from tinybrain.engine.perplexity import CHUNK_ROWS, perplexity
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 199, CHUNK_ROWS, 1000])
-def test_it_is_tinychats_for_any_chunk(golden_model, golden, chunk):
-    ids = golden["ids"].long()
-    hidden = golden_model(ids[None], WholeSequence(ids[None]))[0]
-    found = perplexity(golden_model.logits, hidden, ids, chunk=chunk)
-    assert found == pytest.approx(golden["perplexity"].item(), rel=1e-4)
+def test_it_is_tinychats_for_any_chunk(each, chunk):
+    found = perplexity(each.model.logits, each.hidden(each.ids), each.ids, chunk=chunk)
+    assert found == pytest.approx(each.perplexity, rel=1e-5)
 
 
 def test_no_more_logits_than_a_chunk_are_alive():

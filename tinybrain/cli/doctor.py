@@ -108,6 +108,7 @@ async def _model(settings: Settings) -> Finding:
         nanochat_base_dir=settings.nanochat_base_dir,
         source=settings.checkpoint_source,
         step=settings.checkpoint_step,
+        variant=settings.checkpoint_variant,
         device=settings.device,
         slots=1,
     )
@@ -115,7 +116,8 @@ async def _model(settings: Settings) -> Finding:
         return Finding(
             "Model",
             True,
-            f"{model.name}, {model.parameters / 1e6:.1f}M parameters on {model.device}, "
+            f"{model.name}, nanochat {model.variant}, {model.parameters / 1e6:.1f}M parameters on "
+            f"{model.device}, "
             f"checkpoint {model.checkpoint_hash}",
         )
     finally:

@@ -13,13 +13,20 @@ from torch.nn import functional
 class Context(Protocol):
     """The surroundings of one forward pass over [B, T] tokens.
 
-    `positions` [B, T] says where in its sequence each token stands.
+    `positions` [B, T] says where in its sequence each token stands, `before` [B, T] which token
+    stands before it; what it says of a first token means nothing.
     """
 
     positions: Tensor
+    before: Tensor
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from q [B, T, H, D] to k and v [B, T, Hkv, D] and all before; [B, T, H, D]."""
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None
+    ) -> Tensor:
+        """Attend from q [B, T, H, D] to k and v [B, T, Hkv, D] and those before; [B, T, H, D].
+
+        With a `window`, to itself and that many before.
+        """
         ...
 
 
@@ -39,12 +46,31 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return y.transpose(1, 2)
 
 
+def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Which of the positions keys [S] each query at queries [..., T] sees; [..., 1, T, S]."""
+    seen = keys <= queries[..., None]
+    if window is not None:
+        seen &= keys >= queries[..., None] - window
+    return seen.unsqueeze(-3)
+
+
 class WholeSequence:
     """A context without a cache: every row is a whole sequence from its first token on."""
 
     def __init__(self, ids: Tensor) -> None:
-        self.positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+        self._places = torch.arange(ids.shape[1], device=ids.device)
+        self.positions = self._places.expand(ids.shape)
+        self.before = ids.roll(1, dims=1)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # noqa: ARG002  # the same for each layer
+    def attend(
+        self,
+        layer: int,  # noqa: ARG002  # the same for each
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        window: int | None = None,
+    ) -> Tensor:
         """See `Context`."""
-        return attention(q, k.transpose(1, 2), v.transpose(1, 2), mask=None)
+        mask = None if window is None else visible(self.positions, self._places, window)
+        return attention(q, k.transpose(1, 2), v.transpose(1, 2), mask)

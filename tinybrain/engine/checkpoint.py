@@ -1,10 +1,11 @@
 """Weights from a checkpoint into a model, refusing whatever this engine would get wrong.
 
-Reads nanochat V1 only: later variants hold further tensors and are refused by name.
+Reads nanochat's variants V1 to V6 (`variants.py`); what fits none of them is refused by name.
 """
 
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -16,24 +17,34 @@ from torch import Tensor
 
 from tinybrain.engine.checkpoint_files import CheckpointFiles
 from tinybrain.engine.gpt import GPT, GPTConfig
+from tinybrain.engine.variants import VARIANTS, Variant, variant_of
 from tinybrain.errors import ConfigError
 
-VOCAB_TENSORS = ("transformer.wte.weight", "lm_head.weight")
+VOCAB_TENSORS = re.compile(r"transformer\.wte\.weight|lm_head\.weight|value_embeds\.\d+\.weight")
 
 
-def load_model(files: CheckpointFiles, device: torch.device) -> GPT:
+def load_model(
+    files: CheckpointFiles, device: torch.device, *, variant_name: str | None = None
+) -> GPT:
     """Build the model of a checkpoint; bf16 on CUDA, fp32 elsewhere.
 
+    The variant is told from the file, unless its name is given (a key of VARIANTS).
+
     Raises:
-        ConfigError: A file is damaged, or is no nanochat V1 checkpoint; the message names the
-            first key or field that is unknown or missing.
+        ConfigError: A file is damaged, or is no nanochat checkpoint; the message names the first
+            key or field that is unknown or missing.
     """
     config = read_config(files.config)
-    with torch.device("meta"):
-        model = GPT(config)
     weights = read_weights(files.weights)
-    _refuse_other_keys(set(weights), expected=set(model.state_dict()), where=files.weights)
-    for name in VOCAB_TENSORS:
+    if variant_name is None:
+        widths = {name: tensor.shape[-1] for name, tensor in weights.items() if tensor.ndim}
+        variant = variant_of(widths, has_windows=config.window_pattern is not None)
+    else:
+        variant = VARIANTS[variant_name]
+    with torch.device("meta"):
+        model = GPT(config, variant)
+    _refuse_other_keys(set(weights), set(model.state_dict()), files.weights, variant)
+    for name in filter(VOCAB_TENSORS.fullmatch, weights):
         # From December 2025 nanochat pads the vocabulary to a multiple of 64.
         weights[name] = weights[name][: config.vocab_size]
     try:
@@ -48,11 +59,11 @@ def read_config(path: Path) -> GPTConfig:
     """Read `model_config` of a meta or config file.
 
     Raises:
-        ConfigError: The file is no such JSON document, or its fields are not those of V1.
+        ConfigError: The file is no such JSON document, or has other fields.
     """
     try:
         found = json.loads(path.read_bytes())["model_config"]
-        _refuse_other_keys(set(found), {field.name for field in fields(GPTConfig)}, where=path)
+        _refuse_other_fields(set(found), path)
         return GPTConfig(**found)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is no description of a nanochat model: {error!r}") from error
@@ -76,11 +87,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("_orig_mod."): tensor for name, tensor in found.items()}
 
 
-def _refuse_other_keys(found: set[str], expected: set[str], where: Path) -> None:
+def _refuse_other_fields(found: set[str], where: Path) -> None:
+    if unknown := sorted(found - {field.name for field in fields(GPTConfig)}):
+        raise ConfigError(
+            f"{where} holds {unknown[0]!r}, which no nanochat that this engine knows has."
+        )
+
+
+def _refuse_other_keys(found: set[str], expected: set[str], where: Path, variant: Variant) -> None:
     if unknown := sorted(found - expected):
         raise ConfigError(
-            f"{where} holds {unknown[0]!r}, which nanochat V1 does not have; this engine reads "
-            "V1 checkpoints (October 2025 to January 2026) and guesses at no other."
+            f"{where} holds {unknown[0]!r}, which nanochat {variant.name} (from {variant.since}) "
+            f"does not have. This engine reads {', '.join(VARIANTS)} and guesses at no other."
         )
     if missing := sorted(expected - found):
-        raise ConfigError(f"{where} lacks {missing[0]!r}.")
+        raise ConfigError(f"{where} lacks {missing[0]!r}, which nanochat {variant.name} has.")

@@ -23,6 +23,7 @@ def export_checkpoint(source_dir: Path, out_dir: Path) -> None:
     weights = {name: t.to(torch.bfloat16) for name, t in read_weights(files.weights).items()}
     out_dir.mkdir(parents=True, exist_ok=True)
     save_file(weights, out_dir / "model.safetensors", metadata={"format": "pt"})
-    document = json.dumps({"model_config": asdict(config)}, indent=2)
+    sizes = {name: value for name, value in asdict(config).items() if value is not None}
+    document = json.dumps({"model_config": sizes}, indent=2)
     (out_dir / "config.json").write_text(document + "\n", encoding="utf-8")
     write_tokenizer(tokenizer, out_dir / "tokenizer.json")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tinybrain.engine.attention import attention
+from tinybrain.engine.attention import attention, visible
 from tinybrain.engine.gpt import GPTConfig
 
 
@@ -41,21 +41,31 @@ class KVCache:
         """Give a slot back."""
         heapq.heappush(self._free, slot)
 
-    def rows(self, slots: Sequence[int], starts: Sequence[int], width: int) -> "CachedRows":
-        """The context of a forward pass whose row i appends `width` tokens to slots[i].
+    def rows(
+        self, ids: Tensor, *, slots: Sequence[int], starts: Sequence[int], before: Sequence[int]
+    ) -> "CachedRows":
+        """The context of a forward pass whose row i appends ids[i] to slots[i].
 
-        Row i's first token has position starts[i]; rows may have different lengths.
+        Row i's first token has position starts[i], and before[i] is the token in front of it (any,
+        at position 0); rows may start at different positions.
         """
-        return CachedRows(self.store, slots, starts, width)
+        return CachedRows(self.store, ids, slots, starts, before)
 
 
 class CachedRows:
     """A context that writes new keys and values into the cache and attends to the cached ones."""
 
     def __init__(
-        self, store: Tensor, slots: Sequence[int], starts: Sequence[int], width: int
+        self,
+        store: Tensor,
+        ids: Tensor,
+        slots: Sequence[int],
+        starts: Sequence[int],
+        before: Sequence[int],
     ) -> None:
+        width = ids.shape[1]
         self._store = store
+        self.before = torch.cat([torch.tensor(before).to(ids)[:, None], ids[:, :-1]], dim=1)
         self._slots = torch.tensor(slots, device=store.device)
         # Neighbouring slots are read as a view; anything else has to be gathered.
         neighbours = list(slots) == list(range(slots[0], slots[0] + len(slots)))
@@ -63,13 +73,17 @@ class CachedRows:
         self._length = max(starts) + width
         offsets = torch.arange(width, device=store.device)
         self.positions = torch.tensor(starts, device=store.device)[:, None] + offsets
-        keys = torch.arange(self._length, device=store.device)
-        self._mask = (keys <= self.positions[..., None]).unsqueeze(1)
+        self._places = torch.arange(self._length, device=store.device)
+        self._masks: dict[int | None, Tensor] = {}
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None
+    ) -> Tensor:
         """See `Context`."""
         keys, values = self._store[layer]
         keys[self._slots[:, None], :, self.positions] = k
         values[self._slots[:, None], :, self.positions] = v
         past = (self._rows, slice(None), slice(self._length))
-        return attention(q, keys[past], values[past], self._mask)
+        if window not in self._masks:
+            self._masks[window] = visible(self.positions, self._places, window)
+        return attention(q, keys[past], values[past], self._masks[window])

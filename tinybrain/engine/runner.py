@@ -26,6 +26,8 @@ class Running:
     cached: int
     sampler: Sampler
     tokens_left: int
+    before: int
+    """The last token in the cache."""
     token: int = -1
 
     def choose(self, logits: Tensor) -> SampledToken:
@@ -67,7 +69,8 @@ class Runner:
         slot = self._cache.allocate()
         try:
             ids = torch.tensor([request.prompt], device=self._device)
-            hidden = self._model(ids, self._cache.rows([slot], [0], ids.shape[1]))[0]
+            context = self._cache.rows(ids, slots=[slot], starts=[0], before=[0])
+            hidden = self._model(ids, context)[0]
             surprise = perplexity(self._model.logits, hidden, ids[0])
             running = Running(
                 request,
@@ -80,6 +83,7 @@ class Runner:
                     device=self._device,
                 ),
                 tokens_left=min(request.max_tokens, self.context_length - len(request.prompt)),
+                before=request.prompt[-1],
             )
             return running, surprise, self._model.logits(hidden[-1])
         except Exception:
@@ -89,10 +93,16 @@ class Runner:
     def decode(self, batch: Sequence[Running]) -> Tensor:
         """Put each request's newest token into the cache; give logits [B, V] for the next."""
         ids = torch.tensor([[running.token] for running in batch], device=self._device)
-        context = self._cache.rows([r.slot for r in batch], [r.cached for r in batch], width=1)
+        context = self._cache.rows(
+            ids,
+            slots=[running.slot for running in batch],
+            starts=[running.cached for running in batch],
+            before=[running.before for running in batch],
+        )
         logits = self._model.logits(self._model(ids, context)[:, 0])
         for running in batch:
             running.cached += 1
+            running.before = running.token
         return logits
 
     def release(self, running: Running) -> None:

@@ -35,6 +35,7 @@ class TinyChat:
     ) -> None:
         self.context_length = model.config.sequence_len
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.variant = model.variant.name
         self.checkpoint_hash = checkpoint_hash
         self.device = model.lm_head.weight.device.type
         self.engine = Engine(model, slots=slots)
@@ -121,9 +122,11 @@ def load_tinychat(
     step: int | None,
     device: str,
     slots: int,
+    variant: str | None = None,
 ) -> TinyChat:
     """Load a checkpoint and start its engine; without a directory, the model that ships.
 
+    `variant` names nanochat's architecture where the file does not tell it.
     `device` is "auto" (the best there is), "cuda", "mps" or "cpu". The number of threads torch
     uses on a CPU is left to the caller.
 
@@ -134,7 +137,7 @@ def load_tinychat(
         checkpoint=checkpoint, nanochat_base_dir=nanochat_base_dir, source=source, step=step
     )
     tokenizer = Tokenizer(read_tokenizer(files.tokenizer))
-    model = load_model(files, choose_device(device))
+    model = load_model(files, choose_device(device), variant_name=variant)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise ConfigError(
             f"{files.tokenizer} has {tokenizer.vocab_size} tokens, but the model of "
