@@ -23,11 +23,19 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen. `temperature` 0 is greedy; `top_k` 0 considers every token."""
+    """How tokens are chosen. `temperature` 0 is greedy; `top_k` 0 considers every token.
+
+    `top_p` keeps the likeliest tokens that have this share together, `min_p` those at least this
+    share as likely as the likeliest; `repetition_penalty` above 1 makes what was said less likely.
+    Larger models are told `top_p`; not all of them know the other two.
+    """
 
     max_tokens: int = 512
     temperature: float = 0.8
     top_k: int = 50
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
 

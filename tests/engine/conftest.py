@@ -12,8 +12,7 @@ from tinybrain.engine.checkpoint_files import CheckpointFiles
 from tinybrain.engine.engine import Engine
 from tinybrain.engine.gpt import GPT
 from tinybrain.engine.kv_cache import KVCache
-from tinybrain.engine.request import Completed, Failed, Request
-from tinybrain.engine.sampler import SampledToken
+from tinybrain.engine.request import Completed, Failed, Request, SampledToken
 from tinybrain.engine.tinychat import TinyChat, load_tinychat
 from tinybrain.engine.tokenizer import Tokenizer
 from tinybrain.engine.tokenizer_file import read_tokenizer

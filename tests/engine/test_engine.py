@@ -1,8 +1,7 @@
 import pytest
 
 from tinybrain.engine.engine import Engine
-from tinybrain.engine.request import Completed, Failed, PromptRead
-from tinybrain.engine.sampler import SampledToken
+from tinybrain.engine.request import Completed, Failed, PromptRead, SampledToken
 from tinybrain.errors import Busy, InvalidRequest, LocalModelError
 
 

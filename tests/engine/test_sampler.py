@@ -3,11 +3,18 @@ import math
 import pytest
 import torch
 
+from tinybrain.engine.request import Request
 from tinybrain.engine.sampler import Sampler
 
 
-def sampler(*, temperature=1.0, top_k=0, seed=0):
-    return Sampler(temperature=temperature, top_k=top_k, seed=seed, device=torch.device("cpu"))
+def sampler(*, temperature=1.0, seed=0, prompt=(), **options):
+    request = Request(prompt, print, 10, temperature=temperature, seed=seed, **options)
+    return Sampler(request, torch.device("cpu"))
+
+
+def drawn(count=300, logits=None, **options):
+    draw = sampler(**options)
+    return {draw.sample(LOGITS if logits is None else logits).id for _ in range(count)}
 
 
 LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
@@ -36,6 +43,39 @@ def test_tokens_come_as_often_as_the_tempered_distribution_says(temperature, sha
 def test_top_k_never_gives_another():
     draw = sampler(top_k=2)
     assert {draw.sample(LOGITS).id for _ in range(200)} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [(1e-9, {0}), (0.5, {0}), (0.51, {0, 1}), (0.76, {0, 1, 2}), (1, {0, 1, 2, 3})],
+)
+def test_top_p_keeps_the_fewest_that_have_that_share(top_p, kept):
+    logits = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()
+    assert drawn(logits=logits, top_p=top_p) == kept
+
+
+@pytest.mark.parametrize(("min_p", "kept"), [(0, {0, 1, 2, 3}), (0.3, {0, 1}), (1, {0})])
+def test_min_p_keeps_what_is_nearly_as_likely_as_the_likeliest(min_p, kept):
+    assert drawn(min_p=min_p) == kept
+
+
+def test_the_likeliest_is_never_left_out():
+    assert drawn(top_p=1e-30, min_p=1, top_k=1, temperature=2) == {0}
+
+
+def test_the_repetition_penalty_counts_prompt_and_answer_once_each():
+    logits = torch.tensor([4.0, 3.9, 3.0, -1.0])
+    draw = sampler(temperature=0, prompt=[0, 0], repetition_penalty=1.1)
+    # 4 / 1.1 = 3.64 is less than 3.9; said too, 3.9 / 1.1 = 3.55 is less than 3.64.
+    assert [draw.sample(logits).id for _ in range(3)] == [1, 0, 0]
+    # Where the model is against a token, the penalty makes it more so.
+    against = sampler(temperature=0, prompt=[0], repetition_penalty=2)
+    assert against.sample(torch.tensor([-1.0, -1.5])).id == 1
+
+
+def test_the_penalty_leaves_the_figures_alone():
+    token = sampler(temperature=0, prompt=[0], repetition_penalty=9).sample(LOGITS + 3)
+    assert (token.id, token.logprob) == (1, pytest.approx(math.log(0.25)))
 
 
 def test_a_tiny_temperature_is_nearly_greedy():

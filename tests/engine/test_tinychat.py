@@ -54,6 +54,24 @@ async def test_max_tokens_ends_the_answer(tinychat):
     assert (events[-1].reason, events[-1].completion_tokens) == ("length", 2)
 
 
+@pytest.mark.parametrize("option", [{"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}])
+async def test_what_leaves_only_the_likeliest_token_is_greedy(tinychat, option):
+    sampling = Sampling(temperature=2, **{"top_k": 0} | option)
+    question = "What is the capital of Japan?"
+    assert text(await answer(tinychat, question, sampling=sampling)) == text(
+        await answer(tinychat, question)
+    )
+
+
+async def test_the_engine_is_told_how_tokens_are_chosen(tinychat, monkeypatch):
+    submit, asked = tinychat.engine.submit, []
+    monkeypatch.setattr(tinychat.engine, "submit", lambda r: (asked.append(r), submit(r)))
+    chosen = {"max_tokens": 3, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1}
+    chosen |= {"repetition_penalty": 1.2, "seed": 4}
+    await answer(tinychat, "Hello", sampling=Sampling(**chosen))
+    assert {name: getattr(asked[0], name) for name in chosen} == chosen
+
+
 async def test_a_stop_string_ends_the_answer_before_it(tinychat):
     whole = text(await answer(tinychat, "Who are you?"))
     stop = whole[4:11]

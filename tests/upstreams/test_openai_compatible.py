@@ -84,7 +84,7 @@ async def test_an_unstreamed_answer_is_accepted(ask):
 
 
 async def test_the_request_carries_model_messages_and_bounded_sampling(ask, provider):
-    sampling = Sampling(max_tokens=1000, temperature=0.5, seed=3, stop=("END",))
+    sampling = Sampling(max_tokens=1000, temperature=0.5, top_p=0.9, seed=3, stop=("END",))
     await ask(streaming(HELLO), sampling=sampling)
     assert provider.requests[0][0] == {
         "model": "m",
@@ -93,6 +93,7 @@ async def test_the_request_carries_model_messages_and_bounded_sampling(ask, prov
         "stream_options": {"include_usage": True},
         "max_tokens": 99,
         "temperature": 0.5,
+        "top_p": 0.9,
         "seed": 3,
         "stop": ["END"],
     }

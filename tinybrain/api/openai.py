@@ -60,6 +60,9 @@ class _Body(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1, le=4096)
     temperature: float | None = Field(None, ge=0, le=2)
     top_k: int | None = Field(None, ge=0, le=200)
+    top_p: float | None = Field(None, gt=0, le=1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
     n: int | None = Field(None, ge=1, le=1)
@@ -115,6 +118,9 @@ def _sampling(parsed: _Body) -> Sampling:
         max_tokens=parsed.max_completion_tokens or parsed.max_tokens or default.max_tokens,
         temperature=default.temperature if parsed.temperature is None else parsed.temperature,
         top_k=default.top_k if parsed.top_k is None else parsed.top_k,
+        top_p=default.top_p if parsed.top_p is None else parsed.top_p,
+        min_p=default.min_p if parsed.min_p is None else parsed.min_p,
+        repetition_penalty=parsed.repetition_penalty or default.repetition_penalty,
         seed=parsed.seed,
         stop=tuple(stop),
     )

@@ -111,6 +111,7 @@ def _request(messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
         "stop": list(sampling.stop),
         "stream": True,
         "stream_options": {"include_usage": True},

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tinybrain.chat import FinishReason
-from tinybrain.engine.sampler import SampledToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +11,20 @@ class PromptRead:
     """The prompt is in the cache; the first token follows."""
 
     perplexity: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """A chosen token, with figures of the model's raw distribution (temperature 1).
+
+    `logprob` is the natural log of the chosen token's probability, `entropy` is in nats, `margin`
+    is the probability of the likeliest token minus that of the second.
+    """
+
+    id: int
+    logprob: float
+    entropy: float
+    margin: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,5 +57,8 @@ class Request:
     max_tokens: int
     temperature: float = 0.0
     top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int | None = None
     stop_tokens: frozenset[int] = frozenset()

@@ -13,8 +13,8 @@ from tinybrain.chat import FinishReason
 from tinybrain.engine.gpt import GPT
 from tinybrain.engine.kv_cache import KVCache
 from tinybrain.engine.perplexity import perplexity
-from tinybrain.engine.request import Request
-from tinybrain.engine.sampler import SampledToken, Sampler
+from tinybrain.engine.request import Request, SampledToken
+from tinybrain.engine.sampler import Sampler
 
 
 @dataclass(slots=True, eq=False)
@@ -76,12 +76,7 @@ class Runner:
                 request,
                 slot,
                 cached=len(request.prompt),
-                sampler=Sampler(
-                    temperature=request.temperature,
-                    top_k=request.top_k,
-                    seed=request.seed,
-                    device=self._device,
-                ),
+                sampler=Sampler(request, self._device),
                 tokens_left=min(request.max_tokens, self.context_length - len(request.prompt)),
                 before=request.prompt[-1],
             )

@@ -1,38 +1,22 @@
 """Choosing one request's next token, and telling how certain the model was of it."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class SampledToken:
-    """A chosen token, with figures of the model's raw distribution (temperature 1).
-
-    `logprob` is the natural log of the chosen token's probability, `entropy` is in nats, `margin`
-    is the probability of the likeliest token minus that of the second.
-    """
-
-    id: int
-    logprob: float
-    entropy: float
-    margin: float
+from tinybrain.engine.request import Request, SampledToken
 
 
 class Sampler:
     """Draws tokens for one request; its own generator keeps it independent of the batch."""
 
-    def __init__(
-        self, *, temperature: float, top_k: int, seed: int | None, device: torch.device
-    ) -> None:
-        self._temperature = temperature
-        self._top_k = top_k
+    def __init__(self, request: Request, device: torch.device) -> None:
+        self._request = request
+        self._said = torch.tensor(sorted(set(request.prompt)), device=device)
         self._generator = torch.Generator(device)
-        if seed is None:
+        if request.seed is None:
             self._generator.seed()
         else:
-            self._generator.manual_seed(seed % 2**63)
+            self._generator.manual_seed(request.seed % 2**63)
 
     def sample(self, logits: Tensor) -> SampledToken:
         """Choose from float logits [V].
@@ -43,7 +27,7 @@ class Sampler:
         logprobs = logits.log_softmax(-1)
         probabilities = logprobs.exp()
         best, second = probabilities.topk(2).values
-        token = self._choose(logits)
+        token = self._choose(self._penalised(logits))
         entropy = torch.special.entr(probabilities).sum()
         certainty = torch.stack([logprobs[token], entropy, best - second])
         if not certainty.isfinite().all():
@@ -51,11 +35,33 @@ class Sampler:
         logprob, nats, margin = certainty.tolist()
         return SampledToken(int(token), logprob, nats, margin)
 
+    def _penalised(self, logits: Tensor) -> Tensor:
+        """Make what was said less likely. Source: CTRL (Keskar et al. 2019), as in transformers."""
+        penalty = self._request.repetition_penalty
+        if penalty == 1:
+            return logits
+        said = logits[self._said]
+        return logits.index_copy(
+            0, self._said, torch.where(said > 0, said / penalty, said * penalty)
+        )
+
     def _choose(self, logits: Tensor) -> Tensor:
-        if self._temperature == 0:
-            return logits.argmax()
-        count = min(self._top_k, len(logits)) or len(logits)
-        values, ids = logits.topk(count)
-        # Subtracting the maximum first keeps tiny temperatures from overflowing.
-        weights = ((values - values[0]) / self._temperature).softmax(-1)
-        return ids[torch.multinomial(weights, 1, generator=self._generator)].squeeze()
+        request = self._request
+        if request.temperature == 0:
+            token = logits.argmax()
+        else:
+            values, ids = logits.topk(min(request.top_k, len(logits)) or len(logits))
+            # Subtracting the maximum first keeps tiny temperatures from overflowing.
+            weights = ((values - values[0]) / request.temperature).softmax(-1)
+            token = ids[torch.multinomial(self._kept(weights), 1, generator=self._generator)]
+            token = token.squeeze()
+        if request.repetition_penalty != 1:
+            self._said = torch.unique(torch.cat([self._said, token[None]]))
+        return token
+
+    def _kept(self, weights: Tensor) -> Tensor:
+        """Probabilities [K], descending, with 0 for what top-p and min-p leave out."""
+        # A token stays while those before it have less than top_p together: the first always does.
+        keep = weights.cumsum(-1) - weights < self._request.top_p
+        keep &= weights >= self._request.min_p * weights[0]
+        return weights * keep

@@ -18,8 +18,14 @@ from tinybrain.engine.detokenizer import Detokenizer
 from tinybrain.engine.engine import Engine
 from tinybrain.engine.gpt import GPT
 from tinybrain.engine.rendering import fit, render
-from tinybrain.engine.request import Completed, EngineEvent, Failed, PromptRead, Request
-from tinybrain.engine.sampler import SampledToken
+from tinybrain.engine.request import (
+    Completed,
+    EngineEvent,
+    Failed,
+    PromptRead,
+    Request,
+    SampledToken,
+)
 from tinybrain.engine.tokenizer import Tokenizer
 from tinybrain.engine.tokenizer_file import read_tokenizer
 from tinybrain.errors import ConfigError, LocalModelError
@@ -65,6 +71,9 @@ class TinyChat:
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
             seed=sampling.seed,
             stop_tokens=self._stop_tokens,
         )

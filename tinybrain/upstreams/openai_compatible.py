@@ -108,6 +108,8 @@ class OpenAICompatible:
             "max_tokens": min(sampling.max_tokens, self._max_tokens),
             "temperature": sampling.temperature,
         }
+        if sampling.top_p < 1:
+            body["top_p"] = sampling.top_p
         if sampling.seed is not None:
             body["seed"] = sampling.seed
         if sampling.stop:
