@@ -13,12 +13,15 @@ from torch.nn import functional
 class Context(Protocol):
     """The surroundings of one forward pass over [B, T] tokens.
 
-    `positions` [B, T] says where in its sequence each token stands, `before` [B, T] which token
-    stands before it; what it says of a first token means nothing.
+    `positions` [B, T] says where in its sequence each token stands.
     """
 
     positions: Tensor
-    before: Tensor
+
+    @property
+    def before(self) -> Tensor:
+        """The token ids [B, T] one place back; what it says of a first token means nothing."""
+        ...
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None
@@ -60,7 +63,12 @@ class WholeSequence:
     def __init__(self, ids: Tensor) -> None:
         self._places = torch.arange(ids.shape[1], device=ids.device)
         self.positions = self._places.expand(ids.shape)
-        self.before = ids.roll(1, dims=1)
+        self._ids = ids
+
+    @property
+    def before(self) -> Tensor:
+        """See `Context`."""
+        return self._ids.roll(1, dims=1)
 
     def attend(
         self,

@@ -120,7 +120,9 @@ class Attention(nn.Module):
                 self.ve_gate(x[..., : self._variant.value_gate])
             )
             v = v + gate.unsqueeze(-1) * embedded.view_as(v)
-        q, k = (rms_norm(rotate(heads, rotation)) * self._variant.qk_scale for heads in (q, k))
+        q, k = rms_norm(rotate(q, rotation)), rms_norm(rotate(k, rotation))
+        if (scale := self._variant.qk_scale) != 1:
+            q, k = q * scale, k * scale
         attended = context.attend(self.layer, q, k, v, window=self._window)
         y: Tensor = self.c_proj(attended.flatten(-2))
         return y

@@ -65,7 +65,7 @@ class CachedRows:
     ) -> None:
         width = ids.shape[1]
         self._store = store
-        self.before = torch.cat([torch.tensor(before).to(ids)[:, None], ids[:, :-1]], dim=1)
+        self._ids, self._before = ids, before
         self._slots = torch.tensor(slots, device=store.device)
         # Neighbouring slots are read as a view; anything else has to be gathered.
         neighbours = list(slots) == list(range(slots[0], slots[0] + len(slots)))
@@ -75,6 +75,12 @@ class CachedRows:
         self.positions = torch.tensor(starts, device=store.device)[:, None] + offsets
         self._places = torch.arange(self._length, device=store.device)
         self._masks: dict[int | None, Tensor] = {}
+
+    @property
+    def before(self) -> Tensor:
+        """See `Context`; made when it is asked for, because most models do not."""
+        first = torch.tensor(self._before, device=self._ids.device)[:, None]
+        return torch.cat([first, self._ids[:, :-1]], dim=1)
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None

@@ -11,7 +11,9 @@ class Sampler:
 
     def __init__(self, request: Request, device: torch.device) -> None:
         self._request = request
-        self._said = torch.tensor(sorted(set(request.prompt)), device=device)
+        self._penalises = request.repetition_penalty != 1
+        if self._penalises:
+            self._said = torch.tensor(sorted(set(request.prompt)), device=device)
         self._generator = torch.Generator(device)
         if request.seed is None:
             self._generator.seed()
@@ -37,9 +39,9 @@ class Sampler:
 
     def _penalised(self, logits: Tensor) -> Tensor:
         """Make what was said less likely. Source: CTRL (Keskar et al. 2019), as in transformers."""
-        penalty = self._request.repetition_penalty
-        if penalty == 1:
+        if not self._penalises:
             return logits
+        penalty = self._request.repetition_penalty
         said = logits[self._said]
         return logits.index_copy(
             0, self._said, torch.where(said > 0, said / penalty, said * penalty)
@@ -55,13 +57,17 @@ class Sampler:
             weights = ((values - values[0]) / request.temperature).softmax(-1)
             token = ids[torch.multinomial(self._kept(weights), 1, generator=self._generator)]
             token = token.squeeze()
-        if request.repetition_penalty != 1:
-            self._said = torch.unique(torch.cat([self._said, token[None]]))
+        if self._penalises:
+            self._said = torch.cat([self._said, token[None]])
         return token
 
     def _kept(self, weights: Tensor) -> Tensor:
         """Probabilities [K], descending, with 0 for what top-p and min-p leave out."""
-        # A token stays while those before it have less than top_p together: the first always does.
-        keep = weights.cumsum(-1) - weights < self._request.top_p
-        keep &= weights >= self._request.min_p * weights[0]
-        return weights * keep
+        top_p, min_p = self._request.top_p, self._request.min_p
+        if top_p < 1:
+            # A token stays while those before it have less together: the first always does. Not
+            # asked of a top_p of 1, because rounded sums of many tokens exceed that.
+            weights = weights * (weights.cumsum(-1) - weights < top_p)
+        if min_p > 0:
+            weights = weights * (weights >= min_p * weights[0])
+        return weights

@@ -21,7 +21,8 @@ BUSY_TIMEOUT_S = 10.0
 WAL_PAUSE_S = 0.02
 CONNECTIONS = 16
 CACHE_KIB = 256
-"""Pages each connection keeps. The system caches the file too; SQLite's 2 MiB fill for hours."""
+"""Pages each connection keeps. The system caches the file too, and with SQLite's 2 MiB memory
+grew over thousands of answers (benchmarks/README.md)."""
 
 
 def create_sqlite_engine(url: URL) -> AsyncEngine:
@@ -102,7 +103,7 @@ class SQLiteCursor(aiosqlite.Cursor):
 
     async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> Self:
         """Execute the statement and keep its rows."""
-        rows = await self._execute(  # type: ignore[no-untyped-call]
+        rows = await self._execute(  # type: ignore[no-untyped-call]  # aiosqlite's
             _execute, self._cursor, self._conn.take_begin(), sql, parameters or ()
         )
         self._rows = iter(rows)
@@ -110,7 +111,7 @@ class SQLiteCursor(aiosqlite.Cursor):
 
     async def executemany(self, sql: str, parameters: Iterable[Iterable[Any]]) -> Self:
         """Execute the statement once for each of `parameters`."""
-        await self._execute(  # type: ignore[no-untyped-call]
+        await self._execute(  # type: ignore[no-untyped-call]  # aiosqlite's
             _execute_many, self._cursor, self._conn.take_begin(), sql, parameters
         )
         return self
