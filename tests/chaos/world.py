@@ -5,6 +5,8 @@ start it again, as an operator's supervisor would.
 """
 
 import asyncio
+import contextlib
+import json
 import os
 import re
 import signal
@@ -150,8 +152,7 @@ class World:
         control(web3, "setAutomine", False)
         web3.provider.make_request("evm_setIntervalMining", [0])
         await _written(state)  # perhaps begun before
-        await _written(state)
-        kept = state.read_bytes()
+        kept = await _written(state)
         self._kill(self.devnet._chain.process)
         await asyncio.sleep(down_s)
         state.write_bytes(kept)
@@ -242,11 +243,15 @@ class World:
 
 
 async def _written(path):
-    """Wait until a file is written again, to its end."""
+    """Wait until a JSON file is written again; its content, once it is whole."""
     before = path.stat().st_mtime_ns if path.exists() else 0
-    while not path.exists() or path.stat().st_mtime_ns == before:  # noqa: ASYNC110  # no event tells
+    while True:
         await asyncio.sleep(POLL_S)
-    await asyncio.sleep(3 * POLL_S)
+        if path.exists() and path.stat().st_mtime_ns != before:
+            with contextlib.suppress(ValueError):
+                content = path.read_bytes()
+                json.loads(content)
+                return content
 
 
 def _end(processes):
