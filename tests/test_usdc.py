@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinybrain.usdc import format_usdc, parse_usdc
+from tinybrain.usdc import format_usdc, parse_usdc, plain_usdc
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,8 @@ def test_amounts_are_shown_as_dollars(atomic, text):
 @given(st.integers(min_value=0, max_value=10**15))
 def test_what_is_shown_reads_back_as_the_same_amount(atomic):
     assert parse_usdc(format_usdc(atomic).replace(",", "")) == atomic
+    assert parse_usdc(plain_usdc(atomic)) == atomic
+
+
+def test_json_bodies_have_neither_dollar_sign_nor_commas():
+    assert plain_usdc(1_234_560_000) == "1234.56"

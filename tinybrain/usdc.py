@@ -43,8 +43,8 @@ def format_usdc(amount: int) -> str:
 
 
 def plain_usdc(amount: int) -> str:
-    """Dollars without their sign, as x402 and JSON bodies write them: 10000 -> "0.01"."""
-    return format_usdc(amount).removeprefix("$")
+    """Dollars without dollar sign and commas, as JSON bodies write them: 10000 -> "0.01"."""
+    return format_usdc(amount).replace("$", "").replace(",", "")
 
 
 UsdcSetting = Annotated[Usdc, BeforeValidator(parse_usdc)]

@@ -52,6 +52,11 @@ async def count(database):
         return await connection.scalar(COUNT)
 
 
+async def numbers(database):
+    async with database.read() as connection:
+        return (await connection.scalars(COUNT)).all()
+
+
 async def test_the_migrations_make_exactly_the_schema(database):
     def differences(connection):
         return compare_metadata(MigrationContext.configure(connection), metadata)
@@ -69,15 +74,22 @@ async def test_several_openers_at_once_migrate_once(empty_database_url):
     assert len(versions) == 1
 
 
-async def test_a_write_that_raises_leaves_nothing(counter):
+@pytest.mark.parametrize(
+    ("statement", "parameters"),
+    [
+        ("update counter set n = 1", {}),
+        ("insert into counter values (:n)", [{"n": 1}, {"n": 2}]),  # the driver's executemany
+    ],
+)
+async def test_a_write_that_raises_leaves_nothing(counter, statement, parameters):
     async def write_and_fail():
         async with counter.write() as connection:
-            await connection.execute(text("update counter set n = 1"))
+            await connection.execute(text(statement), parameters)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await write_and_fail()
-    assert await count(counter) == 0
+    assert await numbers(counter) == [0]
 
 
 async def test_writers_of_one_process_lose_no_update(counter):
@@ -125,11 +137,20 @@ async def test_cancelled_writers_do_not_keep_the_lock(counter):
 
 
 async def test_a_transaction_that_takes_too_long_ends(counter, monkeypatch):
-    monkeypatch.setattr(database_module, "TRANSACTION_TIMEOUT_S", 0.1)
-    with pytest.raises(LedgerUnavailable, match="in time"):
-        async with counter.write():
+    async def insert_and_sleep():
+        async with counter.write() as connection:
+            await connection.execute(text("insert into counter values (7)"))
+            inserted.set()
             await asyncio.sleep(10)
+
+    inserted = asyncio.Event()
+    with monkeypatch.context() as impatient:
+        impatient.setattr(database_module, "TRANSACTION_TIMEOUT_S", 0.5)
+        with pytest.raises(LedgerUnavailable, match="in time"):
+            await insert_and_sleep()
+    assert inserted.is_set()
     await increment(counter)
+    assert await numbers(counter) == [1]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
 LOOK_UPS = 8  # at once
+INTERRUPTED = "interrupted"
 
 
 class Attempts:
@@ -152,7 +153,8 @@ class Attempts:
                 row, "the payer cancelled the authorization or spent its nonce elsewhere"
             )
         elif use.use is Use.EXPIRED:
-            await self._lost(row, f"the authorization expired unsettled: {failure or row.note}")
+            reasons = ["the authorization expired unsettled", failure or row.note]
+            await self._lost(row, ": ".join(filter(None, reasons)))
         else:
             await self._later(row, failure, failure)
 
@@ -162,7 +164,7 @@ class Attempts:
         if row.transaction and self._clock() < row.valid_before - SETTLE_MARGIN_S:
             await self._pending(row, row.transaction)
         else:
-            await self._retry(row, note or "interrupted")
+            await self._retry(row, note or INTERRUPTED)
 
     async def _pending(self, row: Row[Any], transaction: str) -> None:
         with _unless_taken_over(row.id):

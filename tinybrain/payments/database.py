@@ -1,8 +1,8 @@
 """The ledger's database: opening, migrating, and its two kinds of transaction.
 
-Every write transaction begins with the write lock, so what it reads cannot change before it
-commits; readers never wait. SQLite and PostgreSQL behave the same here; `sqlite.py` and
-`postgresql.py` say how.
+Every write transaction holds the write lock from its first statement on, so what it reads cannot
+change before it commits; readers never wait. SQLite and PostgreSQL behave the same here;
+`sqlite.py` and `postgresql.py` say how.
 """
 
 import asyncio
@@ -75,7 +75,9 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A connection that holds the write lock; commits at the end, rolls back on error.
+        """A connection that holds the write lock from its first statement on.
+
+        Commits at the end, rolls back on error.
 
         Raises:
             LedgerUnavailable: It cannot be written, or not in time. If the connection was lost

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from tinybrain.errors import NotFound
-from tinybrain.payments.attempts import Attempts
+from tinybrain.payments.attempts import INTERRUPTED, Attempts
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.facilitators.base import Facilitator
 from tinybrain.payments.ledger import Ledger
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 GATHER_S = 0.005  # how long the first of several waits for the others
 BATCHES = 16  # under way at once; each waits for a receipt, about one block
 DUE_AT_ONCE = 1_000
-INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +84,8 @@ class Settler:
         """
         rows = await self._ledger.due_payments(limit=DUE_AT_ONCE)
         works = [self._work_on(row) for row in rows]
-        for row in [row for row in self._interrupted.values() if row.id not in self._under_way]:
-            del self._interrupted[row.id]
-            works.append(self._look_up(row, INTERRUPTED))
-        return works
+        rest = [row for row in self._interrupted.values() if row.id not in self._under_way]
+        return works + [self._look_up(row) for row in rest]
 
     async def drain(self) -> int:
         """Work on every payment that is due, to the end; returns how many those were."""
@@ -144,7 +141,9 @@ class Settler:
             self._spawn(self._gather(), [])
         return work
 
-    def _look_up(self, row: Row[Any], failure: str | None = None) -> asyncio.Future[None]:
+    def _look_up(self, row: Row[Any]) -> asyncio.Future[None]:
+        interrupted = self._interrupted.pop(row.id, None) is not None
+        failure = INTERRUPTED if interrupted else None
         work = self._under_way[row.id] = asyncio.get_running_loop().create_future()
         self._spawn(self._attempts.look_up(row.id, failure), [row])
         return work

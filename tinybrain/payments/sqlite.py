@@ -84,13 +84,11 @@ class SQLiteConnection(aiosqlite.Connection):
 
     async def commit(self) -> None:
         """End the transaction, if a statement began it."""
-        self._begin = None
         if self.in_transaction:
             await super().commit()
 
     async def rollback(self) -> None:
         """End the transaction, if there is one; SQLAlchemy asks even after a commit."""
-        self._begin = None
         if self.in_transaction:
             await super().rollback()
 
@@ -135,22 +133,25 @@ class SQLiteCursor(aiosqlite.Cursor):
 def _execute(
     cursor: sqlite3.Cursor, begin: str | None, sql: str, parameters: Iterable[Any]
 ) -> list[Any]:
-    if begin is not None:
-        cursor.execute(begin)
+    _begin_first(cursor, begin)
     return cursor.execute(sql, tuple(parameters)).fetchall()
 
 
 def _execute_many(
     cursor: sqlite3.Cursor, begin: str | None, sql: str, parameters: Iterable[Iterable[Any]]
 ) -> None:
+    _begin_first(cursor, begin)
+    cursor.executemany(sql, map(tuple, parameters))
+
+
+def _begin_first(cursor: sqlite3.Cursor, begin: str | None) -> None:
     if begin is not None:
         cursor.execute(begin)
-    cursor.executemany(sql, map(tuple, parameters))
 
 
 def _begin(connection: Connection) -> None:
     driver = connection.connection.driver_connection
-    assert isinstance(driver, SQLiteConnection)  # noqa: S101  # it made it
+    assert isinstance(driver, SQLiteConnection)  # noqa: S101  # see `async_creator_fn`
     writes = connection.get_execution_options().get("write", False)
     driver.begin("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -159,7 +160,7 @@ def _connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path,
         timeout=BUSY_TIMEOUT_S,
-        isolation_level=None,  # transactions are begun by `_begin`, not by the driver
+        isolation_level=None,  # a transaction's first statement begins it, not the driver
         check_same_thread=False,  # cursors are made in the event loop's thread
     )
     try:

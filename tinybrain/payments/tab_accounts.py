@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Row, func, select
 
-from tinybrain.errors import Unauthorized
 from tinybrain.payments.database import Database
+from tinybrain.payments.ledger.charges import tab_of
 from tinybrain.payments.records import ChargeState, PaymentState, Purpose
-from tinybrain.payments.schema import charges, payments, tabs
+from tinybrain.payments.schema import charges, payments
 
 COLLECTED = (PaymentState.SETTLED, PaymentState.REFUNDED)
 UNDER_WAY = (PaymentState.SERVED, PaymentState.SETTLING)
@@ -56,12 +56,7 @@ class TabAccounts:
             Unauthorized: There is no such tab.
         """
         async with self._database.read() as connection:
-            query = select(tabs).where(tabs.c.token_hash == token_hash)
-            tab = (await connection.execute(query)).first()
-            if tab is None:
-                raise Unauthorized(
-                    "There is no such tab. Open one with POST /v1/tabs.", code="no_such_tab"
-                )
+            tab = await tab_of(connection, token_hash)
             paid = select(payments).where(payments.c.tab_id == tab.id).order_by(payments.c.id)
             charged = (
                 select(func.count())

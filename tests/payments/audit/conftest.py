@@ -3,6 +3,7 @@
 import pytest
 
 from tests.payments.audit.business import FAILED, USDC, Business
+from tinybrain.payments.audit import chain as comparison
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.rpc import Rpc
 
@@ -17,6 +18,11 @@ def database_url(request, tmp_path):
     postgres.create_database("ledger", template="template")
     yield postgres.url("ledger")
     postgres.drop_database("ledger")
+
+
+@pytest.fixture(autouse=True)
+def _no_pause_before_a_balance_is_asked_again(monkeypatch):
+    monkeypatch.setattr(comparison, "BALANCE_PAUSE_S", 0)
 
 
 @pytest.fixture

@@ -202,6 +202,18 @@ async def test_a_payer_who_stays_without_money_owes_once_the_authorization_expir
     assert ((await row()).state, "expired" in (await row()).note) == ("debt", True)
 
 
+async def test_an_expired_payment_has_no_reason_in_its_note_if_none_was_told(
+    settler, merchant, served, row
+):
+    await merchant.ledger.take([served.id])
+    merchant.pass_time(361)
+    await settler.drain()
+    assert ((await row()).state, (await row()).note) == (
+        "debt",
+        "the authorization expired unsettled",
+    )
+
+
 async def test_no_authorization_expires_by_our_clock_alone(settler, merchant, payer, clock, row):
     """A chain that stood still makes up the blocks it missed, with old timestamps."""
     served = await row()

@@ -1,6 +1,7 @@
 """Money for what was delivered is collected once, whatever stops those who collect it."""
 
 import asyncio
+from contextlib import contextmanager
 
 import pytest
 
@@ -9,6 +10,20 @@ from tinybrain.payments.eip3009 import Authorization, calldata
 
 pytestmark = pytest.mark.chain
 NO_ANSWER = PaymentServiceError("no answer")
+
+
+@contextmanager
+def lost_while_taking(merchant, monkeypatch):
+    """The ledger takes payments, and goes away before it can say so."""
+    take = merchant.ledger.take
+
+    async def take_and_fail(ids):
+        await take(ids)
+        raise LedgerUnavailable("The ledger cannot be written: the connection was lost.")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(merchant.ledger, "take", take_and_fail)
+        yield
 
 
 async def test_a_served_payment_is_settled_with_the_transaction_and_block_of_the_chain(
@@ -188,20 +203,23 @@ async def test_a_ledger_that_goes_away_while_a_payment_is_taken_does_not_let_it_
     settler, merchant, clock, served, row, monkeypatch
 ):
     """The payment is taken, and nobody knows; its authorization may not outlast the lease."""
-    take = merchant.ledger.take
-
-    async def take_and_fail(ids):
-        await take(ids)
-        raise LedgerUnavailable("The ledger cannot be written: the connection was lost.")
-
-    with monkeypatch.context() as failing:
-        failing.setattr(merchant.ledger, "take", take_and_fail)
+    with lost_while_taking(merchant, monkeypatch):
         await settler.drain()
     assert ((await row()).state, (await row()).attempts) == ("settling", 1)
     await settler.drain()
     clock.now += 1
     await settler.drain()
     assert ((await row()).state, merchant.balance()) == ("settled", 10_000)
+
+
+async def test_who_asks_for_an_interrupted_payment_does_not_wait_for_the_next_drain(
+    settler, merchant, payer, monkeypatch
+):
+    answer_id = await merchant.begin(payer, flow="upfront")
+    with lost_while_taking(merchant, monkeypatch):
+        assert (await settler.settle_answer(answer_id)).state == "settling"
+    states = [(await settler.settle_answer(answer_id)).state for _ in range(2)]
+    assert states == ["claimed", "settled"]
 
 
 async def test_an_interrupted_payment_stays_noted_while_the_ledger_is_away(

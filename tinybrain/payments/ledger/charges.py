@@ -14,6 +14,18 @@ from tinybrain.payments.schema import charges, tabs
 from tinybrain.usdc import format_usdc
 
 
+async def tab_of(connection: AsyncConnection, token_hash: str) -> Row[Any]:
+    """The tab of a token.
+
+    Raises:
+        Unauthorized: There is none.
+    """
+    row = (await connection.execute(select(tabs).where(tabs.c.token_hash == token_hash))).first()
+    if row is None:
+        raise Unauthorized("There is no such tab. Open one with POST /v1/tabs.", code="no_such_tab")
+    return row
+
+
 async def hold(connection: AsyncConnection, tab: TabCharge, answer: NewAnswer, *, now: int) -> None:
     """Take the price of an answer out of a tab's balance, which never falls below zero.
 
@@ -22,11 +34,7 @@ async def hold(connection: AsyncConnection, tab: TabCharge, answer: NewAnswer, *
         PaymentRequired: Its balance is too small.
         PaymentConflict: The idempotency key is used.
     """
-    row = (
-        await connection.execute(select(tabs).where(tabs.c.token_hash == tab.token_hash))
-    ).first()
-    if row is None:
-        raise Unauthorized("There is no such tab. Open one with POST /v1/tabs.", code="no_such_tab")
+    row = await tab_of(connection, tab.token_hash)
     await _free_the_key(connection, row.id, tab.idempotency_key)
     spendable = tabs.c.spendable_until.is_(None) | (tabs.c.spendable_until > now // 1000)
     held = await change(

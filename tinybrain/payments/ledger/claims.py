@@ -147,10 +147,12 @@ async def claim(
         TooManyUnsettled: The payer, or all payers together, may not owe more.
     """
     flow = payment.flow
-    about = {"purpose": payment.purpose, "refunds_since": now - HOUR_MS}
-    standing = (await connection.execute(STANDING, _key(payment) | about)).one()
-    earlier = await _require_unused(connection, payment) if standing.uses else []
-    if limits is not None:
+    if limits is None:
+        earlier = await _require_unused(connection, payment)
+    else:
+        about = {"purpose": payment.purpose, "refunds_since": now - HOUR_MS}
+        standing = (await connection.execute(STANDING, _key(payment) | about)).one()
+        earlier = await _require_unused(connection, payment) if standing.uses else []
         if payment.purpose is Purpose.ANSWER and not await _is_trusted(
             connection, payment.payer, limits
         ):
@@ -225,7 +227,9 @@ async def _is_trusted(connection: AsyncConnection, payer: str, limits: Limits) -
     return (kept or 0) >= limits.trust_after
 
 
-def _require_good_standing(standing: Any, payment: NewPayment, flow: Flow, limits: Limits) -> None:
+def _require_good_standing(
+    standing: Row[*tuple[Any, ...]], payment: NewPayment, flow: Flow, limits: Limits
+) -> None:
     """A balance is verified for one payment at a time; this bounds what several can owe."""
     if standing.owed:
         raise DebtOwed(
@@ -233,7 +237,7 @@ def _require_good_standing(standing: Any, payment: NewPayment, flow: Flow, limit
             f"payments could not be collected. Pay it at POST /v1/debts/{payment.payer}, then ask "
             "again."
         )
-    if flow == "upfront" and payment.purpose is not Purpose.DEBT:
+    if flow == "upfront":
         if standing.refunds >= limits.refunds_per_hour:
             raise TooManyUnsettled(
                 f"This wallet was refunded {limits.refunds_per_hour} times in the last hour. Try "

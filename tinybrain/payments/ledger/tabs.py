@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tinybrain.errors import PaymentConflict, TooManyUnsettled, Unauthorized
+from tinybrain.errors import PaymentConflict, TooManyUnsettled
+from tinybrain.payments.ledger.charges import tab_of
 from tinybrain.payments.ledger.claims import Claims, claim, require_trust
 from tinybrain.payments.ledger.deposits import close, collect_deposit, release_deposit
 from tinybrain.payments.ledger.part import IllegalTransition, change, require_change
@@ -79,14 +80,7 @@ class Tabs(Claims):
             Unauthorized: There is none.
         """
         async with self._database.read() as connection:
-            row = (
-                await connection.execute(select(tabs).where(tabs.c.token_hash == token_hash))
-            ).first()
-        if row is None:
-            raise Unauthorized(
-                "There is no such tab. Open one with POST /v1/tabs.", code="no_such_tab"
-            )
-        return row
+            return await tab_of(connection, token_hash)
 
     async def tab_by_id(self, tab_id: str) -> Row[Any] | None:
         """A tab."""
