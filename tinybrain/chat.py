@@ -28,6 +28,8 @@ class Sampling:
     `top_p` keeps the likeliest tokens that have this share together, `min_p` those at least this
     share as likely as the likeliest; `repetition_penalty` above 1 makes what was said less likely.
     Larger models are told `top_p`; not all of them know the other two.
+    `logit_bias` are ids of the small model's tokens with what is added to their logits. `logprobs`
+    wants each token told with its probability, and with the `top_logprobs` likeliest in its place.
     """
 
     max_tokens: int = 512
@@ -38,6 +40,9 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: bool = False
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +50,27 @@ class Prefilled:
     """The local model has read the prompt; comes before its first token.
 
     `perplexity` is TinyChat's: exp of the mean negative log-likelihood of prompt tokens 2..T,
-    special tokens included; None for a prompt of one token.
+    special tokens included; None for a prompt of one token. `user_perplexity` is of the tokens
+    of the last user message alone.
     """
 
     perplexity: float | None
     prompt_tokens: int
     gpu: int = 0
+    user_perplexity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token that text is made of, with its natural log-probability at temperature 1.
+
+    `raw` are its bytes, which may end inside a character. `top` are the likeliest tokens in its
+    place, bytes and log-probability; a special token has no bytes.
+    """
+
+    raw: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +78,15 @@ class Token:
     """One sampled token with the model's certainty (natural logs, at temperature 1).
 
     `text` is what became printable: empty while a UTF-8 character is incomplete, or while the
-    text could still turn into a stop string.
+    text could still turn into a stop string. `logprobs` are of the tokens that `text` is made of,
+    if they were asked for: each comes with the first of its characters.
     """
 
     text: str
     logprob: float
     entropy: float
     margin: float
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +107,8 @@ class Thought:
 class Finished:
     """The last event of an answer. `text` is what the stop-string search still held back.
 
-    `cost` is what was paid for it, `transaction` the hash where the seller told one.
+    `cost` is what was paid for it, `transaction` the hash where the seller told one; `logprobs`
+    are as a Token's.
     """
 
     reason: FinishReason
@@ -94,6 +117,7 @@ class Finished:
     text: str = ""
     cost: Usdc = Usdc(0)
     transaction: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 LocalEvent = Prefilled | Token | Finished

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 from openai import OpenAI
+from openai.types.chat import ChatCompletion
 from x402.http.utils import decode_payment_response_header
 
 pytestmark = pytest.mark.chain
@@ -85,6 +86,40 @@ def test_a_whole_answer_that_cannot_be_settled_in_time_is_sent_all_the_same(
         assert answer.json()["x_tinybrain"]["payment"]["state"] == "served"
         service.drain()
         assert receipt(service, answer.json())["payment"]["state"] == "settled"
+
+
+def test_the_perplexity_of_the_last_user_message_is_told_beside_that_of_all(service, caller):
+    told = caller.ask(service, HELLO).json()["x_tinybrain"]
+    assert told["user_perplexity"] > told["perplexity"] > 1
+    assert caller.ask(service, THINK).json()["x_tinybrain"]["user_perplexity"] is None
+
+
+def test_a_biased_token_is_never_said_and_one_that_does_not_exist_costs_nothing(service, caller):
+    said = caller.ask(service, HELLO | {"max_tokens": 1, "model": "tinychat"}).json()
+    (first,) = service.local._tokenizer.encode(said["choices"][0]["message"]["content"])
+    asked = HELLO | {"max_tokens": 1, "model": "tinychat", "logit_bias": {first: -100}}
+    assert caller.ask(service, asked).json()["choices"] != said["choices"]
+    answer = caller.ask(service, asked | {"logit_bias": {"4096": 1}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "logit_bias")
+    assert caller.balance() == 980_000
+
+
+def test_openais_own_client_reads_logprobs_and_a_repetition_has_the_same(service, caller):
+    headers, asked = caller.headers(service), HELLO | {"logprobs": True, "top_logprobs": 3}
+    first, again = [caller.ask(service, asked, headers=headers).json() for _ in range(2)]
+    assert again["choices"] == first["choices"]
+    (choice,) = ChatCompletion.model_validate(first, strict=True).choices
+    told = choice.logprobs.content
+    assert "".join(token.token for token in told) == choice.message.content
+    assert all(bytes(token.bytes).decode() == token.token for token in told)
+    assert all(token.top_logprobs[0].logprob >= token.logprob for token in told)
+    assert {len(token.top_logprobs) for token in told} == {3}
+
+
+def test_nobody_is_told_logprobs_unasked_and_none_are_known_of_a_bought_answer(service, caller):
+    assert caller.ask(service, HELLO).json()["choices"][0]["logprobs"] is None
+    bought = caller.ask(service, THINK | {"logprobs": True}).json()
+    assert (bought["model"], bought["choices"][0]["logprobs"]) == ("blockrun", None)
 
 
 def test_the_usage_counts_tokens(service, caller):

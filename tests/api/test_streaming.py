@@ -4,6 +4,7 @@ import json
 
 import httpx
 import pytest
+from openai.types.chat import ChatCompletionChunk
 
 pytestmark = pytest.mark.chain
 HELLO = {"messages": [{"role": "user", "content": "Hello, who are you?"}], "max_tokens": 32}
@@ -45,6 +46,21 @@ def test_the_role_comes_first_with_who_answers(stream):
 def test_the_text_is_the_same_as_that_of_a_whole_answer(service, caller, stream):
     whole = caller.ask(service, HELLO).json()["choices"][0]["message"]["content"]
     assert text(stream(HELLO)) == whole
+
+
+def test_the_logprobs_of_a_stream_are_those_of_the_whole_answer_with_their_text(
+    service, caller, stream
+):
+    asked = HELLO | {"logprobs": True, "top_logprobs": 2, "stop": [" of Tiny"]}
+    whole = caller.ask(service, asked).json()["choices"][0]["logprobs"]["content"]
+    chunks = [ChatCompletionChunk.model_validate(chunk) for chunk in stream(asked)]
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    told = [token for choice in choices if choice.logprobs for token in choice.logprobs.content]
+    assert [token.bytes for token in told] == [token["bytes"] for token in whole]
+    # A prompt that is in the cache already is computed in another order.
+    expected = pytest.approx([token["logprob"] for token in whole], abs=1e-3)
+    assert [token.logprob for token in told] == expected
+    assert all(choice.delta.content for choice in choices if choice.logprobs)
 
 
 def test_every_chunk_has_the_same_id_time_and_model(stream):

@@ -78,8 +78,8 @@ def golden_model(golden) -> GPT:
 
 @pytest.fixture
 def new_cache():
-    def build(model, *, slots):
-        return KVCache(model.config, slots, dtype=torch.float32, device=torch.device("cpu"))
+    def build(model, *, slots, dtype=torch.float32):
+        return KVCache(model.config, slots, dtype=dtype, device=torch.device("cpu"))
 
     return build
 
@@ -108,7 +108,7 @@ def engine(golden_model):
 
 @pytest.fixture
 def engine_of_each(each):
-    engine = Engine(each.model, slots=4, max_waiting=4)
+    engine = Engine(each.model, slots=4, max_waiting=4, prefill_chunk=64)
     yield engine
     engine.close()
 

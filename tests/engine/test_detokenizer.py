@@ -70,3 +70,18 @@ def test_a_character_never_completed_becomes_one_replacement_at_the_end():
 
 def test_bytes_that_nothing_can_complete_are_replaced_at_once():
     assert Detokenizer().push(b"a\xffb") == "a\ufffdb"
+
+
+def test_it_counts_the_characters_given_out_and_those_held_back():
+    detokenizer = Detokenizer(["END"])
+    counts = []
+    for piece in (b"a", "日".encode()[:2], "日".encode()[2:], b"EN", b"x", b"yEND"):
+        detokenizer.push(piece)
+        counts.append((detokenizer.given, detokenizer.decoded))
+    assert counts == [(1, 1), (1, 1), (2, 2), (2, 4), (5, 5), (6, 6)]
+
+
+def test_what_comes_out_at_the_end_is_counted_as_given():
+    detokenizer = Detokenizer(["END"])
+    detokenizer.push(b"E" + "日".encode()[:1])
+    assert (detokenizer.given, len(detokenizer.finish()), detokenizer.given) == (0, 2, 2)

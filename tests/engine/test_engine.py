@@ -1,8 +1,28 @@
+import threading
+
 import pytest
 
 from tinybrain.engine.engine import Engine
 from tinybrain.engine.request import Completed, Failed, PromptRead, SampledToken
 from tinybrain.errors import Busy, InvalidRequest, LocalModelError
+
+
+@pytest.fixture
+def shapes(golden_model):
+    """The shapes [rows, tokens] of all forward passes."""
+    shapes = []
+    with golden_model.register_forward_pre_hook(
+        lambda _, inputs: shapes.append(tuple(inputs[0].shape))
+    ):
+        yield shapes
+
+
+@pytest.fixture
+def engine_of_16(golden_model):
+    """An engine that reads 16 tokens at once."""
+    engine = Engine(golden_model, slots=3, prefill_chunk=16)
+    yield engine
+    engine.close()
 
 
 def ask(engine, listener):
@@ -52,18 +72,57 @@ def test_a_prompt_that_leaves_no_room_is_refused(engine, listener, length):
         ask(engine, listener([1] * length))
 
 
-def test_running_requests_are_decoded_in_one_batch(engine, golden_model, listener):
-    shapes = []
-    with golden_model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape)):
-        both = [listener([1, 2, 3], 6), listener([4], 6)]
-        both[0].gate.clear()
-        for one in both:
-            ask(engine, one)
-        both[0].gate.set()
-        for one in both:
-            one.to_end()
+def test_running_requests_are_decoded_in_one_batch(engine, listener, shapes):
+    both = [listener([1, 2, 3], 6), listener([4], 6)]
+    both[0].gate.clear()
+    for one in both:
+        ask(engine, one)
+    both[0].gate.set()
+    for one in both:
+        one.to_end()
     # Each prompt alone, then both together until the first, one token ahead, has ended.
     assert shapes == [(1, 3), (1, 1), (1, 1), (2, 1), (2, 1), (2, 1), (2, 1), (1, 1)]
+
+
+def test_a_running_stream_gets_a_token_between_two_chunks(engine_of_16, golden, listener, shapes):
+    running = ask(engine_of_16, listener([1, 2, 3], 100))
+    running.gate.clear()
+    reading = ask(engine_of_16, listener(golden.ids.tolist(), 32))
+    running.gate.set()
+    assert reading.tokens() == golden.greedy
+    assert shapes[:6] == [(1, 3), (1, 1), (1, 16), (1, 1), (1, 16), (1, 1)]
+
+
+def test_a_long_prompt_and_a_short_one_are_read_in_turns(engine_of_16, golden, listener, shapes):
+    first = ask(engine_of_16, listener([9, 9], 1))
+    first.gate.clear()
+    long, short = listener(golden.ids.tolist(), 1), listener([1, 2, 3], 1)
+    for one in (long, short):
+        ask(engine_of_16, one)
+    first.gate.set()
+    for one in (short, long):
+        one.to_end()
+    assert shapes == [(1, 2), (1, 16), (1, 16), (1, 3), *[(1, 16)] * 10, (1, 8)]
+
+
+def test_a_request_aborted_while_it_is_read_leaves_what_was_read(engine_of_16, golden, listener):
+    prompt, engine = golden.ids.tolist(), engine_of_16
+    left = listener(prompt, 32)
+
+    left_at_32 = threading.Event()
+
+    def leave(module, inputs):
+        if inputs[1].positions[0, 0] == 32:
+            engine.abort(left.request)
+            left_at_32.set()
+
+    with golden.model.register_forward_pre_hook(leave):
+        ask(engine, left)
+        assert left_at_32.wait(30)
+    read, *tokens, _ = ask(engine, listener(prompt, 32)).to_end()
+    assert read.reused == 48
+    assert [token.id for token in tokens] == golden.greedy
+    assert (left.events.empty(), engine.free_slots, engine.requests) == (True, 3, 0)
 
 
 def test_an_aborted_request_frees_its_slot_and_says_no_more(golden_model, golden, listener):

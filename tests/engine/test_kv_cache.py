@@ -1,5 +1,8 @@
+import psutil
 import pytest
 import torch
+
+from tinybrain.engine.kv_cache import zeros
 
 
 @pytest.fixture
@@ -39,11 +42,38 @@ def test_a_reused_slot_shows_nothing_of_its_former_owner(golden, cache):
     assert torch.equal(prefill(golden.model, cache, 1, golden.ids[:20]), fresh)
 
 
-def test_the_lowest_free_slot_is_taken_and_none_twice(cache):
-    assert [cache.allocate() for _ in range(4)] == [0, 1, 2, 3]
-    cache.release(2)
-    cache.release(1)
-    assert (cache.free_slots, cache.allocate(), cache.free_slots) == (2, 1, 1)
-    cache.allocate()
-    with pytest.raises(IndexError):
-        cache.allocate()
+def test_a_copied_prefix_is_as_good_as_one_read_anew(each, new_cache):
+    cache, ids = new_cache(each.model, slots=2), each.ids
+    whole = prefill(each.model, cache, 1, ids)
+    cache.clear(0)
+    cache.copy(slice(0, 70), source=1, target=0)
+    cache.copy(slice(70, 120), source=1, target=0)
+    rest = prefill(each.model, cache, 0, ids[120:], start=120, before=ids[119].item())
+    torch.testing.assert_close(rest, whole[120:], atol=1e-4, rtol=0)
+    assert not cache.store[:, :, 0, :, 200:].any()
+
+
+@pytest.mark.parametrize("slots", [[0, 1], [2, 0]])
+def test_a_cleared_slot_spoils_nothing_that_is_read_beside_it(golden, cache, slots):
+    cache.store[:, :, slots[0]] = torch.nan
+    cache.clear(slots[0])
+    prefill(golden.model, cache, slots[1], golden.ids)
+    rows = golden.ids[:2, None]
+    context = cache.rows(rows, slots=slots, starts=[0, 200], before=[0, 1])
+    assert golden.model(rows, context).isfinite().all()
+
+
+def test_a_cache_of_16_bits_serves_a_model_of_32(golden, new_cache):
+    cache = new_cache(golden.model, slots=1, dtype=torch.bfloat16)
+    hidden = prefill(golden.model, cache, 0, golden.ids)
+    assert hidden.dtype == torch.float32
+    torch.testing.assert_close(hidden, golden.hidden(golden.ids), atol=0.05, rtol=0)
+
+
+def test_zeros_take_no_memory_before_they_are_written():
+    process = psutil.Process()
+    before = process.memory_info().rss
+    store = zeros((1 << 10, 1 << 18), dtype=torch.bfloat16, device=torch.device("cpu"))
+    store[5] = 1
+    assert store[:10].sum() == 1 << 18
+    assert process.memory_info().rss - before < 1 << 26

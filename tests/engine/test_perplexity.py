@@ -1,13 +1,16 @@
+import math
+
 import pytest
 import torch
 
-from tinybrain.engine.perplexity import CHUNK_ROWS, perplexity
+from tinybrain.engine.perplexity import CHUNK_ROWS, negative_log_likelihoods, perplexity
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 199, CHUNK_ROWS, 1000])
 def test_it_is_tinychats_for_any_chunk(each, chunk):
-    found = perplexity(each.model.logits, each.hidden(each.ids), each.ids, chunk=chunk)
-    assert found == pytest.approx(each.perplexity, rel=1e-5)
+    front = each.hidden(each.ids)[:-1]
+    nll = negative_log_likelihoods(each.model.logits, front, each.ids[1:], chunk=chunk)
+    assert perplexity(nll) == pytest.approx(each.perplexity, rel=1e-5)
 
 
 def test_no_more_logits_than_a_chunk_are_alive():
@@ -17,10 +20,16 @@ def test_no_more_logits_than_a_chunk_are_alive():
         calls.append(len(hidden))
         return torch.zeros(len(hidden), 50)
 
-    ids = torch.zeros(301, dtype=torch.long)
-    assert perplexity(logits, torch.zeros(301, 4), ids) == pytest.approx(50)
+    ids = torch.zeros(300, dtype=torch.long)
+    nll = negative_log_likelihoods(logits, torch.zeros(300, 4), ids)
+    assert nll == pytest.approx([math.log(50)] * 300)
     assert calls == [128, 128, 44]
 
 
-def test_one_token_has_none(golden_model):
-    assert perplexity(golden_model.logits, torch.zeros(1, 64), torch.tensor([5])) is None
+def test_logits_that_are_no_numbers_are_refused():
+    with pytest.raises(FloatingPointError):
+        negative_log_likelihoods(lambda h: h, torch.tensor([[math.nan, 0]]), torch.tensor([1]))
+
+
+def test_no_tokens_have_none():
+    assert perplexity([]) is None

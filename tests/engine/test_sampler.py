@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tinybrain.engine.request import Request
-from tinybrain.engine.sampler import Sampler
+from tinybrain.engine.sampler import Sampler, sample
 
 
 def sampler(*, temperature=1.0, seed=0, prompt=(), **options):
@@ -18,6 +18,7 @@ def drawn(count=300, logits=None, **options):
 
 
 LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
+LONG = torch.randn(1024, generator=torch.Generator().manual_seed(1)) * 3
 
 
 def test_temperature_zero_takes_the_likeliest_and_tells_the_raw_distribution():
@@ -52,6 +53,13 @@ def test_top_k_never_gives_another():
 def test_top_p_keeps_the_fewest_that_have_that_share(top_p, kept):
     logits = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()
     assert drawn(logits=logits, top_p=top_p) == kept
+
+
+def test_top_p_alone_keeps_the_same_of_a_long_row_as_a_full_sort():
+    shares, ids = LONG.softmax(-1).sort(descending=True)
+    nucleus = ids[: int((shares.cumsum(-1) < 0.5).sum()) + 1].tolist()
+    assert 3 < len(nucleus) < 20
+    assert drawn(logits=LONG, top_p=0.5, count=2000) == set(nucleus)
 
 
 @pytest.mark.parametrize(("min_p", "kept"), [(0, {0, 1, 2, 3}), (0.3, {0, 1}), (1, {0})])
@@ -96,3 +104,71 @@ def test_the_same_seed_draws_the_same_tokens():
 def test_logits_that_are_no_numbers_are_refused():
     with pytest.raises(FloatingPointError):
         sampler(temperature=0).sample(torch.tensor([0.0, math.nan]))
+
+
+def test_a_bias_is_added_before_the_temperature():
+    draw = sampler(temperature=2, logit_bias=((0, 2.0),))
+    zeros = sum(draw.sample(torch.tensor([0.0, 1.0])).id == 0 for _ in range(2000))
+    assert zeros / 2000 == pytest.approx(1 / (1 + math.exp(-0.5)), abs=0.05)
+
+
+@pytest.mark.parametrize(("bias", "kept"), [((0, -100.0), {1, 2, 3}), ((3, 100.0), {3})])
+def test_a_bias_of_a_hundred_bans_or_forces(bias, kept):
+    assert drawn(logit_bias=(bias,)) == kept
+
+
+def test_a_bias_leaves_the_figures_alone():
+    forced = sampler(logit_bias=((3, 100.0),), top_logprobs=1).sample(LOGITS)
+    assert forced.logprob == pytest.approx(math.log(0.125))
+    assert forced.margin == pytest.approx(0.25)
+    assert forced.top == ((0, pytest.approx(math.log(0.5))),)
+
+
+def test_the_likeliest_are_told_in_their_order_with_the_raw_logprobs():
+    top = sampler(temperature=5, top_k=1, top_logprobs=20).sample(LONG).top
+    logprobs, ids = LONG.log_softmax(-1).topk(20)
+    assert [token for token, _ in top] == ids.tolist()
+    assert [logprob for _, logprob in top] == pytest.approx(logprobs.tolist(), abs=1e-5)
+
+
+def test_the_figures_of_a_long_row_are_those_of_its_softmax():
+    token = sampler(temperature=0).sample(LONG)
+    shares = LONG.softmax(-1)
+    best, second = shares.topk(2).values.tolist()
+    assert token.entropy == pytest.approx(torch.special.entr(shares).sum().item(), rel=1e-5)
+    assert token.margin == pytest.approx(best - second, rel=1e-5)
+    assert token.logprob == pytest.approx(math.log(best), rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 1, "top_k": 1}])
+def test_of_equals_the_greedy_choice_is_the_first(options):
+    logits = torch.zeros(1024).index_fill(0, torch.tensor([130, 140, 900]), 1.0)
+    assert sampler(**options).sample(logits).id == 130
+
+
+OPTIONS = (
+    {"temperature": 0, "top_logprobs": 2},
+    {"top_k": 3},
+    {},
+    {"top_p": 0.9},
+    {"top_k": 3, "top_p": 0.9, "min_p": 0.1},
+    {"logit_bias": ((5, 9.0),), "repetition_penalty": 1.5, "prompt": (7,)},
+)
+
+
+def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch():
+    rows = LONG.roll(3)[None] + torch.randn(len(OPTIONS), 1024)
+    alone = [sampler(seed=7, **options) for options in OPTIONS]
+    together = [sampler(seed=7, **options) for options in OPTIONS]
+    for _ in range(10):
+        singly = [one.sample(row) for one, row in zip(alone, rows, strict=True)]
+        batch = sample(together, rows)
+        assert [token.id for token in batch] == [token.id for token in singly]
+        assert [len(token.top) for token in batch] == [2, 0, 0, 0, 0, 0]
+
+
+def test_a_row_that_is_not_finite_fails_alone():
+    rows = torch.stack([LOGITS, torch.full((4,), math.nan), LOGITS])
+    first, failed, last = sample([sampler(seed=1, top_k=2) for _ in rows], rows)
+    assert isinstance(failed, FloatingPointError)
+    assert first == last == sampler(seed=1, top_k=2).sample(LOGITS)

@@ -67,9 +67,80 @@ async def test_the_engine_is_told_how_tokens_are_chosen(tinychat, monkeypatch):
     submit, asked = tinychat.engine.submit, []
     monkeypatch.setattr(tinychat.engine, "submit", lambda r: (asked.append(r), submit(r)))
     chosen = {"max_tokens": 3, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1}
-    chosen |= {"repetition_penalty": 1.2, "seed": 4}
+    chosen |= {"repetition_penalty": 1.2, "seed": 4, "logit_bias": ((5, 1.0),)}
     await answer(tinychat, "Hello", sampling=Sampling(**chosen))
     assert {name: getattr(asked[0], name) for name in chosen} == chosen
+
+
+async def test_a_biased_token_that_does_not_exist_is_refused(tinychat):
+    with pytest.raises(InvalidRequest, match="token 4096, but TinyChat's tokens are 0 to 4095"):
+        await answer(tinychat, "Hi", sampling=Sampling(logit_bias=((4096, 1.0),)))
+
+
+def told(events):
+    return [entry for e in events if isinstance(e, Token | Finished) for entry in e.logprobs]
+
+
+async def test_logprobs_are_told_of_the_tokens_that_the_text_is_made_of(tinychat):
+    asked = Sampling(temperature=0, logprobs=True, top_logprobs=3)
+    events = await answer(tinychat, "Who are you?", sampling=asked)
+    tokens = [event for event in events if isinstance(event, Token)]
+    assert b"".join(entry.raw for entry in told(events)).decode() == text(events)
+    # All but the stop token, which has no text.
+    assert [entry.logprob for entry in told(events)] == [token.logprob for token in tokens[:-1]]
+    assert all(entry.top[0] == (entry.raw, entry.logprob) for entry in told(events))
+    assert {len(entry.top) for entry in told(events)} == {3}
+
+
+async def test_logprobs_come_only_when_asked_for_and_with_text(tinychat):
+    assert told(await answer(tinychat, "Who are you?")) == []
+    events = await answer(
+        tinychat, "Who are you?", sampling=Sampling(temperature=0, logprobs=True, stop=("TinyX",))
+    )
+    assert told(events)
+    assert all(event.text for event in events if isinstance(event, Token) and event.logprobs)
+
+
+async def test_logprobs_of_what_a_stop_string_cut_off_are_not_told(tinychat):
+    whole = text(await answer(tinychat, "Who are you?"))
+    asked = Sampling(temperature=0, logprobs=True, stop=(whole[4:11],))
+    events = await answer(tinychat, "Who are you?", sampling=asked)
+    before_last = b"".join(entry.raw for entry in told(events)[:-1]).decode()
+    # The last token may reach into the stop string, but begins before it.
+    assert len(before_last) < len(text(events))
+    assert b"".join(entry.raw for entry in told(events)).decode().startswith(text(events))
+
+
+async def test_logprobs_of_a_character_that_stays_incomplete_are_told(tinychat):
+    ids = tinychat._tokenizer.encode("\u65e5")  # a character the shipped tokenizer has no token for
+    assert len(ids) > 1
+    forced = Sampling(temperature=0, max_tokens=1, logprobs=True, logit_bias=((ids[0], 100.0),))
+    events = await answer(tinychat, "Hi", sampling=forced)
+    assert text(events) == "\ufffd"
+    assert [entry.raw for entry in told(events)] == [tinychat._tokenizer.token_bytes(ids[0])]
+
+
+async def test_the_last_user_message_has_a_perplexity_of_its_own(tinychat):
+    history = ["What is the capital of France?", "Paris."]
+    usual, odd = [
+        (await answer(tinychat, *history, question, sampling=Sampling(max_tokens=1)))[0]
+        for question in ("What is the capital of Japan?", "Qzx vv 17 kraal umlaut ]]")
+    ]
+    assert 1 < usual.user_perplexity < odd.user_perplexity
+    assert odd.user_perplexity > odd.perplexity
+
+
+async def test_the_span_of_the_last_user_message_is_its_text_alone(tinychat, monkeypatch):
+    submit, asked = tinychat.engine.submit, []
+    monkeypatch.setattr(tinychat.engine, "submit", lambda r: (asked.append(r), submit(r)))
+    long = "word " * 400  # more than fits: only its end does
+    for question in ("Who?", long):
+        await answer(tinychat, "Hi", "Hello.", question, sampling=Sampling(max_tokens=1))
+        begin, end = asked[-1].span
+        message = tinychat._tokenizer._encoding.decode(asked[-1].prompt[begin:end])
+        assert message
+        assert question.endswith(message)
+        assert asked[-1].prompt[end] == tinychat._tokenizer.special("user_end")
 
 
 async def test_a_stop_string_ends_the_answer_before_it(tinychat):

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tinybrain.chat import Finished, Message, Prefilled, Sampling, Text, Thought, Token
+from tinybrain.chat import (
+    Finished,
+    Message,
+    Prefilled,
+    Sampling,
+    Text,
+    Thought,
+    Token,
+    TokenLogprob,
+)
 from tinybrain.errors import BudgetExceeded, Busy, InvalidRequest, LocalModelError, UpstreamError
 from tinybrain.routing.cascade import Cascade
 from tinybrain.routing.events import Completed, Decision, Delta, ReasoningDelta
@@ -112,6 +121,16 @@ async def test_what_the_gate_judged_comes_with_the_decision():
     (found,) = (event for event in await World([SURE]).ask() if isinstance(event, Decision))
     assert math.exp(found.signals.min_logprob) == pytest.approx(found.confidence)
     assert found.signals.tokens == 3
+
+
+async def test_logprobs_come_with_the_text_they_are_of_held_back_or_not():
+    told = [TokenLogprob(text.encode(), -0.1) for text in "abcd"]
+    script = [PREFILLED, *(Token(t.raw.decode(), -0.1, 0.1, 0.9, (t,)) for t in told[:3])]
+    script.append(Finished("stop", 4, 4, "d", logprobs=(told[3],)))
+    deltas = [
+        event for event in await World([script], hold_back=2).ask() if isinstance(event, Delta)
+    ]
+    assert deltas == [Delta("ab", tuple(told[:2])), Delta("c", (told[2],)), Delta("d", (told[3],))]
 
 
 async def test_a_sure_answer_is_held_back_then_released_and_streamed_on():

@@ -17,7 +17,7 @@ from tinybrain.api.gateway import Gateway
 from tinybrain.api.requests import ChatRequest
 from tinybrain.api.running import Event, Events, Receipt
 from tinybrain.api.sse import DONE, EventStream, event
-from tinybrain.chat import Prefilled
+from tinybrain.chat import Prefilled, TokenLogprob
 from tinybrain.errors import PaymentRequired, TinyBrainError
 from tinybrain.payments.records import NewPayment, PaymentState
 from tinybrain.payments.wire import PaymentHeader, settlement_headers
@@ -147,8 +147,8 @@ async def _openai_stream(
                     )
                 case ReasoningDelta(text):
                     yield event(completion.chunk({"reasoning_content": text}))
-                case Delta(text):
-                    yield event(completion.chunk({"content": text}))
+                case Delta(text, logprobs):
+                    yield event(completion.chunk({"content": text}, logprobs=logprobs))
                 case Completed():
                     finished = item
                 case Receipt(_, body) if finished:
@@ -183,6 +183,7 @@ async def _native_stream(events: Events) -> AsyncGenerator[bytes, None]:
 async def _whole(gateway: Gateway, completion: openai.Completion, order: Order) -> Response:
     content: list[str] = []
     reasoning: list[str] = []
+    logprobs: list[TokenLogprob] = []
     finished: Completed | None = None
     receipt: dict[str, Any] = {}
     try:
@@ -190,8 +191,9 @@ async def _whole(gateway: Gateway, completion: openai.Completion, order: Order) 
             match item:
                 case Decision():
                     completion.answered_by(item.model)
-                case Delta(text):
+                case Delta(text, told):
                     content.append(text)
+                    logprobs += told
                 case ReasoningDelta(text):
                     reasoning.append(text)
                 case Completed():
@@ -207,6 +209,7 @@ async def _whole(gateway: Gateway, completion: openai.Completion, order: Order) 
         completion.whole(
             content="".join(content),
             reasoning="".join(reasoning),
+            logprobs=logprobs,
             finish=finished.finish_reason,
             prompt_tokens=finished.prompt_tokens,
             completion_tokens=finished.completion_tokens,

@@ -313,7 +313,7 @@ class Gateway:
         record: AnswerRecord,
         progress: Progress,
     ) -> dict[str, Any]:
-        payment, completed = admission.payment, progress.completed
+        payment, completed, read = admission.payment, progress.completed, progress.prefilled
         cost = completed.cost if completed else 0
         return {
             "receipt": admission.answer_id,
@@ -325,6 +325,7 @@ class Gateway:
             "rule": record.rule,
             "fallback": record.fallback,
             "perplexity": record.perplexity,
+            "user_perplexity": read.user_perplexity if read else None,
             "confidence": record.confidence,
             "ttft_ms": record.ttft_ms,
             "total_ms": record.total_ms,

@@ -5,20 +5,24 @@ Source: OpenAI API reference, chat completions.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tinybrain.api.bounds import check_messages, parse_body
+from tinybrain.api.logprobs import written
 from tinybrain.api.requests import ChatRequest
-from tinybrain.chat import Message, Sampling
+from tinybrain.chat import Message, Sampling, TokenLogprob
 from tinybrain.config import Settings
 from tinybrain.errors import InvalidRequest, ModelNotFound
 from tinybrain.routing.cascade import Policy
 
 Json = dict[str, Any]
 StopString = Annotated[str, Field(min_length=1, max_length=100)]
+TokenId = Annotated[int, Field(ge=0)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 AUTO_MODEL = "tinybrain"
 LOCAL_MODEL = "tinychat"
 
@@ -65,9 +69,11 @@ class _Body(BaseModel):
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
-    n: int | None = Field(None, ge=1, le=1)
+    n: int | None = Field(None, ge=1)
+    logit_bias: dict[TokenId, Bias] | None = Field(None, max_length=300)
     tools: list[Any] | None = Field(None, max_length=0)
     logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: _ResponseFormat | None = None
 
 
@@ -123,12 +129,21 @@ def _sampling(parsed: _Body) -> Sampling:
         repetition_penalty=parsed.repetition_penalty or default.repetition_penalty,
         seed=parsed.seed,
         stop=tuple(stop),
+        logit_bias=tuple((parsed.logit_bias or {}).items()),
+        logprobs=bool(parsed.logprobs),
+        top_logprobs=parsed.top_logprobs or 0,
     )
 
 
 def _refuse_unsupported(parsed: _Body) -> None:
-    if parsed.logprobs:
-        raise InvalidRequest("logprobs are not told yet. Leave the field out.", param="logprobs")
+    if parsed.n is not None and parsed.n > 1:
+        raise InvalidRequest(
+            "One payment buys one answer. Leave n out, and send a request for each.", param="n"
+        )
+    if parsed.top_logprobs and not parsed.logprobs:
+        raise InvalidRequest(
+            "top_logprobs are told with logprobs. Set logprobs to true.", param="top_logprobs"
+        )
     if parsed.response_format and parsed.response_format.type != "text":
         raise InvalidRequest(
             "Only plain text is answered. Leave response_format out.", param="response_format"
@@ -147,10 +162,16 @@ class Completion:
         """Note which model really answers."""
         self._model = model
 
-    def chunk(self, delta: Json, *, finish: str | None = None, extra: Json | None = None) -> Json:
+    def chunk(
+        self,
+        delta: Json,
+        *,
+        logprobs: Sequence[TokenLogprob] = (),
+        finish: str | None = None,
+        extra: Json | None = None,
+    ) -> Json:
         """One chunk of a stream."""
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        return self._chunk([choice], extra)
+        return self._chunk([_choice({"delta": delta}, logprobs, finish)], extra)
 
     def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> Json:
         """The chunk that `stream_options.include_usage` asks for."""
@@ -161,6 +182,7 @@ class Completion:
         *,
         content: str,
         reasoning: str,
+        logprobs: Sequence[TokenLogprob],
         finish: str,
         prompt_tokens: int,
         completion_tokens: int,
@@ -172,7 +194,7 @@ class Completion:
             message["reasoning_content"] = reasoning
         return {
             **self._head("chat.completion"),
-            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            "choices": [_choice({"message": message}, logprobs, finish)],
             "usage": _usage(prompt_tokens, completion_tokens),
             "x_tinybrain": extra,
         }
@@ -188,6 +210,10 @@ class Completion:
             "created": self._created,
             "model": self._model,
         }
+
+
+def _choice(said: Json, logprobs: Sequence[TokenLogprob], finish: str | None) -> Json:
+    return {"index": 0, **said, "logprobs": written(logprobs), "finish_reason": finish}
 
 
 def _usage(prompt_tokens: int, completion_tokens: int) -> Json:

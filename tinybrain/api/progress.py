@@ -12,10 +12,10 @@ class Progress:
 
     def __init__(self, started: float) -> None:
         self.events: list[AnswerEvent] = []
+        self.prefilled: Prefilled | None = None
         self.completed: Completed | None = None
         self._started = started
         self._ttft_ms: float | None = None
-        self._prefilled: Prefilled | None = None
         self._decision: Decision | None = None
 
     def note(self, event: AnswerEvent) -> None:
@@ -23,7 +23,7 @@ class Progress:
         self.events.append(event)
         match event:
             case Prefilled():
-                self._prefilled = event
+                self.prefilled = event
             case Decision():
                 self._decision = event
             case Completed():
@@ -44,7 +44,7 @@ class Progress:
             rule=decision.rule if decision else None,
             signals=decision.signals.recorded() if decision and decision.signals else None,
             fallback=decision.fallback if decision else False,
-            perplexity=self._prefilled.perplexity if self._prefilled else None,
+            perplexity=self.prefilled.perplexity if self.prefilled else None,
             confidence=decision.confidence if decision else None,
             prompt_tokens=completed.prompt_tokens if completed else None,
             completion_tokens=completed.completion_tokens if completed else None,

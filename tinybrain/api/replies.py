@@ -5,11 +5,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tinybrain.api.running import Event, Receipt
-from tinybrain.chat import Prefilled
+from tinybrain.chat import Prefilled, TokenLogprob
 from tinybrain.routing.events import Completed, Decision, Delta, ReasoningDelta
 
 Reply = dict[str, Any]
-"""JSON: prefilled, decision, reasoning, content, completed, receipt."""
+"""JSON: prefilled, decision, reasoning, content, completed, receipt; logprobs if there are."""
 
 
 def reply_of(events: Iterable[Event], receipt: Receipt) -> Reply:
@@ -23,8 +23,10 @@ def reply_of(events: Iterable[Event], receipt: Receipt) -> Reply:
                 reply["decision"] = asdict(replace(event, signals=None))
             case ReasoningDelta(text):
                 reply["reasoning"] += text
-            case Delta(text):
+            case Delta(text, logprobs):
                 reply["content"] += text
+                if logprobs:
+                    reply.setdefault("logprobs", []).extend(map(_kept, logprobs))
             case Completed():
                 reply["completed"] = asdict(event)
     return reply
@@ -40,7 +42,19 @@ def events_of(reply: Reply) -> list[Event]:
     if reply["reasoning"]:
         events.append(ReasoningDelta(reply["reasoning"]))
     if reply["content"]:
-        events.append(Delta(reply["content"]))
+        logprobs = tuple(map(_told, reply.get("logprobs", ())))
+        events.append(Delta(reply["content"], logprobs))
     if "completed" in reply:
         events.append(Completed(**reply["completed"]))
     return [*events, Receipt(**reply["receipt"])]
+
+
+def _kept(token: TokenLogprob) -> list[Any]:
+    return [token.raw.hex(), token.logprob, [[raw.hex(), logprob] for raw, logprob in token.top]]
+
+
+def _told(kept: list[Any]) -> TokenLogprob:
+    raw, logprob, top = kept
+    return TokenLogprob(
+        bytes.fromhex(raw), logprob, tuple((bytes.fromhex(raw), logprob) for raw, logprob in top)
+    )

@@ -34,16 +34,26 @@ class Context(Protocol):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attend from q [B, T, H, D] to k and v [B, Hkv, S, D]; gives [B, T, H, D].
+    """Attend from q [B, T, H, D] to k and v [B, Hkv, S, D]; gives [B, T, H, D] in q's type.
 
-    `mask` [B, 1, T, S] is true where a query may look; None means causal, with S equal to T.
+    `mask` [B, 1, T, S] is true where a query may look. None means that one query sees everything,
+    and of several causal, with S equal to T. Keys and values may be of a shorter type than queries.
     """
+    if q.shape[1] == 1:
+        # Reading the cache is the work then, and converting it would be more of that.
+        y = _attention(q.to(k.dtype), k, v, mask)
+    else:
+        y = _attention(q, k.to(q.dtype), v.to(q.dtype), mask)
+    return y.to(q.dtype)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     y = functional.scaled_dot_product_attention(
         q.transpose(1, 2),
         k,
         v,
         attn_mask=mask,
-        is_causal=mask is None,
+        is_causal=mask is None and q.shape[1] > 1,
         enable_gqa=q.shape[2] != k.shape[1],
     )
     return y.transpose(1, 2)

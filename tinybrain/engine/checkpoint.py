@@ -1,4 +1,4 @@
-"""Weights from a checkpoint into a model, refusing whatever this engine would get wrong.
+"""Checkpoints read from disk, refusing whatever this engine would get wrong.
 
 Reads nanochat's variants V1 to V6 (`variants.py`); what fits none of them is refused by name.
 """
@@ -7,7 +7,7 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -23,12 +23,17 @@ from tinybrain.errors import ConfigError
 VOCAB_TENSORS = re.compile(r"transformer\.wte\.weight|lm_head\.weight|value_embeds\.\d+\.weight")
 
 
-def load_model(
-    files: CheckpointFiles, device: torch.device, *, variant_name: str | None = None
-) -> GPT:
-    """Build the model of a checkpoint; bf16 on CUDA, fp32 elsewhere.
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A nanochat model on disk: its weights, mapped, under nanochat's names."""
 
-    The variant is told from the file, unless its name is given (a key of VARIANTS).
+    config: GPTConfig
+    variant: Variant
+    weights: Mapping[str, Tensor]
+
+
+def read_checkpoint(files: CheckpointFiles, *, variant_name: str | None = None) -> Checkpoint:
+    """Read a checkpoint; its variant is told from it, unless a name of VARIANTS is given.
 
     Raises:
         ConfigError: A file is damaged, or is no nanochat checkpoint; the message names the first
@@ -41,18 +46,35 @@ def load_model(
         variant = variant_of(widths, has_windows=config.window_pattern is not None)
     else:
         variant = VARIANTS[variant_name]
-    with torch.device("meta"):
-        model = GPT(config, variant)
-    _refuse_other_keys(set(weights), set(model.state_dict()), files.weights, variant)
     for name in filter(VOCAB_TENSORS.fullmatch, weights):
         # From December 2025 nanochat pads the vocabulary to a multiple of 64.
         weights[name] = weights[name][: config.vocab_size]
-    try:
-        model.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise ConfigError(f"{files.weights} does not fit {files.config.name}: {error}") from error
+    with torch.device("meta"):
+        expected = GPT(config, variant).state_dict()
+    _refuse_other_keys(set(weights), set(expected), files.weights, variant)
+    for name, tensor in expected.items():
+        if weights[name].shape != tensor.shape:
+            raise ConfigError(
+                f"{files.weights} does not fit {files.config.name}: {name} has the shape "
+                f"{list(weights[name].shape)}, not {list(tensor.shape)}."
+            )
+    return Checkpoint(config, variant, weights)
+
+
+def reference_model(checkpoint: Checkpoint, device: torch.device) -> GPT:
+    """The model as gpt.py defines it; bf16 on CUDA, fp32 elsewhere."""
+    with torch.device("meta"):
+        model = GPT(checkpoint.config, checkpoint.variant)
+    model.load_state_dict(checkpoint.weights, assign=True)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     return model.to(device=device, dtype=dtype).requires_grad_(requires_grad=False).eval()
+
+
+def load_model(
+    files: CheckpointFiles, device: torch.device, *, variant_name: str | None = None
+) -> GPT:
+    """`reference_model` of `read_checkpoint`."""
+    return reference_model(read_checkpoint(files, variant_name=variant_name), device)
 
 
 def read_config(path: Path) -> GPTConfig:

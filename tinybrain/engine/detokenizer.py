@@ -13,7 +13,8 @@ class Detokenizer:
     A piece never ends inside a character; bytes that no continuation can complete become U+FFFD.
     Text that could still become a stop string is held back. How the bytes are split into pieces
     does not change the text. `stopped` is true once a stop string was found; neither it nor what
-    follows is ever given out. Of several stop strings the one that ends first counts.
+    follows is ever given out. Of several stop strings the one that ends first counts. `given`
+    counts the characters given out, `decoded` also those held back.
     """
 
     def __init__(self, stop: Iterable[str] = ()) -> None:
@@ -21,6 +22,12 @@ class Detokenizer:
         self._stop = [string for string in stop if string]
         self._held = ""
         self.stopped = False
+        self.given = 0
+
+    @property
+    def decoded(self) -> int:
+        """How many characters are complete so far."""
+        return self.given + len(self._held)
 
     def push(self, piece: bytes) -> str:
         """Take the bytes of the next token; give the text that became certain."""
@@ -29,19 +36,20 @@ class Detokenizer:
     def finish(self) -> str:
         """Give what was still held back, when no more bytes will come."""
         text = self._feed(self._decoder.decode(b"", final=True)) + self._held
-        self._held = ""
+        self.given, self._held = self.decoded, ""
         return text
 
     def _feed(self, text: str) -> str:
         if self.stopped:
             return ""
         text = self._held + text
-        start = self._stop_start(text)
-        if start is not None:
+        certain = self._stop_start(text)
+        if certain is not None:
             self.stopped, self._held = True, ""
-            return text[:start]
-        certain = len(text) - self._stop_prefix_length(text)
-        self._held = text[certain:]
+        else:
+            certain = len(text) - self._stop_prefix_length(text)
+            self._held = text[certain:]
+        self.given += certain
         return text[:certain]
 
     def _stop_start(self, text: str) -> int | None:

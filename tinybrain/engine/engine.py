@@ -1,4 +1,4 @@
-"""Continuous batching: one thread that prefills waiting requests and decodes running ones together.
+"""Continuous batching: one thread that reads prompts in turns and decodes requests together.
 
 Knows token ids only. Everything that touches the model happens in the engine's own thread;
 `submit`, `abort` and `close` may be called from any other.
@@ -9,20 +9,26 @@ from collections import deque
 
 import torch
 
-from tinybrain.engine.gpt import GPT
-from tinybrain.engine.request import Completed, EngineEvent, Failed, PromptRead, Request
+from tinybrain.engine.model import Model
+from tinybrain.engine.request import Completed, EngineEvent, Failed, Request
 from tinybrain.engine.runner import Runner, Running
 from tinybrain.errors import Busy, InvalidRequest, LocalModelError
 
 
 class Engine:
-    """Runs up to `slots` requests at once; up to `max_waiting` more may wait."""
+    """Runs up to `slots` requests at once; up to `max_waiting` more may wait.
 
-    def __init__(self, model: GPT, *, slots: int, max_waiting: int = 64) -> None:
-        self._runner = Runner(model, slots=slots)
+    Prompts are read in chunks of at most `prefill_chunk` tokens, one chunk between two decode
+    steps.
+    """
+
+    def __init__(
+        self, model: Model, *, slots: int, max_waiting: int = 64, prefill_chunk: int = 256
+    ) -> None:
+        self._runner = Runner(model, slots=slots, chunk=prefill_chunk)
         self._capacity = slots + max_waiting
         self._waiting: deque[Request] = deque()
-        self._running: list[Running] = []
+        self._running: list[Running] = []  # those reading their prompts in the order of turns
         self._live: set[Request] = set()  # submitted, and neither ended nor aborted
         self._closed = False
         self._work = threading.Condition()  # guards all of the above but `_running`
@@ -83,7 +89,8 @@ class Engine:
             with torch.inference_mode():
                 while self._await_work():
                     self._drop_aborted()
-                    self._prefill_one()
+                    self._admit_one()
+                    self._prefill_chunk()
                     self._decode_all()
         finally:
             self._fail_the_rest()
@@ -100,31 +107,43 @@ class Engine:
         for running in aborted:
             self._leave(running)
 
-    def _prefill_one(self) -> None:
-        # One prompt a step: those already running wait for at most one prefill between tokens.
+    def _admit_one(self) -> None:
         with self._work:
             if not self._waiting or not self._runner.free_slots:
                 return
             request = self._waiting.popleft()
         try:
-            running, perplexity, logits = self._runner.prefill(request)
+            self._running.append(self._runner.start(request))
         except Exception as error:  # noqa: BLE001  # told to the one who asked; the thread lives on
             self._end(request, Failed(error))
+
+    def _prefill_chunk(self) -> None:
+        # One chunk a step: those being decoded wait for no more than that between two tokens.
+        running = next((running for running in self._running if running.is_reading), None)
+        if running is None:
             return
-        self._running.append(running)
-        self._tell(request, PromptRead(perplexity))
+        try:
+            logits = self._runner.prefill(running)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._fail(running, error)
+            return
+        if logits is None:
+            self._running.remove(running)
+            self._running.append(running)
+            return
+        self._tell(running.request, running.prompt_read)
         self._choose(running, logits)
 
     def _decode_all(self) -> None:
-        batch = sorted(self._running, key=lambda running: running.slot)
+        decoding = (running for running in self._running if not running.is_reading)
+        batch = sorted(decoding, key=lambda running: running.slot.index)
         if not batch:
             return
         try:
             logits = self._runner.decode(batch)
         except Exception as error:  # noqa: BLE001  # as above
             for running in batch:
-                self._leave(running)
-                self._end(running.request, Failed(error))
+                self._fail(running, error)
             return
         for running, row in zip(batch, logits, strict=True):
             self._choose(running, row)
@@ -133,8 +152,7 @@ class Engine:
         try:
             token = running.choose(logits)
         except Exception as error:  # noqa: BLE001  # as above
-            self._leave(running)
-            self._end(running.request, Failed(error))
+            self._fail(running, error)
             return
         self._tell(running.request, token)
         if reason := running.finish_reason:
@@ -144,6 +162,11 @@ class Engine:
     def _leave(self, running: Running) -> None:
         self._running.remove(running)
         self._runner.release(running)
+
+    def _fail(self, running: Running, error: Exception) -> None:
+        self._running.remove(running)
+        self._runner.discard(running)
+        self._end(running.request, Failed(error))
 
     def _end(self, request: Request, event: Completed | Failed) -> None:
         self.abort(request)

@@ -72,6 +72,13 @@ def has_value_embedding(layer: int, layers: int) -> bool:
     return layer % 2 == (layers - 1) % 2
 
 
+def window_of(config: GPTConfig, variant: Variant, layer: int) -> int | None:
+    """How many tokens back a layer looks; None: to the first."""
+    pattern = config.window_pattern or "L"
+    is_short = pattern[layer % len(pattern)] == "S" and layer < config.n_layer - 1
+    return variant.short_window(config.sequence_len) if is_short else None
+
+
 def rotary_table(config: GPTConfig, variant: Variant) -> Tensor:
     """Cosines and sines [2, sequence_len, head_dim / 2], fp32."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu")
@@ -96,9 +103,7 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_dim
         self._variant = variant
-        pattern = config.window_pattern or "L"
-        is_short = pattern[layer % len(pattern)] == "S" and layer < config.n_layer - 1
-        self._window = variant.short_window(config.sequence_len) if is_short else None
+        self._window = window_of(config, variant, layer)
         if variant.value_gate and has_value_embedding(layer, config.n_layer):
             self.ve_gate = nn.Linear(variant.value_gate, config.n_kv_head, bias=False)
         kv_width = config.n_kv_head * config.head_dim
@@ -195,6 +200,21 @@ class GPT(nn.Module):
             self.smear_gate = nn.Linear(SMEAR_CHANNELS, 1, bias=False)
             self.smear_lambda = nn.Parameter(torch.zeros(1))
             self.backout_lambda = nn.Parameter(torch.zeros(1))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it takes ids."""
+        return self.lm_head.weight.device
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """Keys and values are cached in the type it computes in."""
+        return self.lm_head.weight.dtype
+
+    def __call__(self, ids: Tensor, context: Context) -> Tensor:
+        """See `forward`; says what nn.Module leaves open."""
+        hidden: Tensor = super().__call__(ids, context)
+        return hidden
 
     def forward(self, ids: Tensor, context: Context) -> Tensor:
         """Hidden states [B, T, C] of token ids [B, T], ready for `logits`."""

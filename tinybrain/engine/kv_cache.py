@@ -1,10 +1,11 @@
-"""Keys and values of the running requests: one preallocated slot of `sequence_len` for each.
+"""Keys and values of the requests: one preallocated slot of `sequence_len` positions for each.
 
-Knows nothing of requests; whoever allocates a slot remembers how much of it is filled.
+Knows nothing of requests, nor how much of a slot is filled: whoever holds one remembers.
 """
 
-import heapq
-from collections.abc import Sequence
+import math
+import mmap
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,32 +15,14 @@ from tinybrain.engine.gpt import GPTConfig
 
 
 class KVCache:
-    """A store [layers, 2, slots, kv heads, sequence_len, head_dim] and its free slots."""
+    """A store [layers, 2, slots, kv heads, sequence_len, head_dim]."""
 
     def __init__(
         self, config: GPTConfig, slots: int, *, dtype: torch.dtype, device: torch.device
     ) -> None:
         shape = (config.n_layer, 2, slots, config.n_kv_head, config.sequence_len, config.head_dim)
         # Zeros, not empty: a masked position has weight 0, and 0 times a stray NaN is NaN.
-        self.store = torch.zeros(shape, dtype=dtype, device=device)
-        self._free = list(range(slots))
-
-    @property
-    def free_slots(self) -> int:
-        """How many slots nobody holds."""
-        return len(self._free)
-
-    def allocate(self) -> int:
-        """Take the lowest free slot, so that the slots in use stay close together.
-
-        Raises:
-            IndexError: No slot is free.
-        """
-        return heapq.heappop(self._free)
-
-    def release(self, slot: int) -> None:
-        """Give a slot back."""
-        heapq.heappush(self._free, slot)
+        self.store = zeros(shape, dtype=dtype, device=device)
 
     def rows(
         self, ids: Tensor, *, slots: Sequence[int], starts: Sequence[int], before: Sequence[int]
@@ -50,6 +33,14 @@ class KVCache:
         at position 0); rows may start at different positions.
         """
         return CachedRows(self.store, ids, slots, starts, before)
+
+    def copy(self, positions: slice, *, source: int, target: int) -> None:
+        """Copy the keys and values at some positions from one slot to another."""
+        self.store[:, :, target, :, positions] = self.store[:, :, source, :, positions]
+
+    def clear(self, slot: int) -> None:
+        """Make a slot all zeros, whatever was in it."""
+        self.store[:, :, slot] = 0
 
 
 class CachedRows:
@@ -67,13 +58,10 @@ class CachedRows:
         self._store = store
         self._ids, self._before = ids, before
         self._slots = torch.tensor(slots, device=store.device)
-        # Neighbouring slots are read as a view; anything else has to be gathered.
-        neighbours = list(slots) == list(range(slots[0], slots[0] + len(slots)))
-        self._rows = slice(slots[0], slots[-1] + 1) if neighbours else self._slots
-        self._length = max(starts) + width
+        self._parts = _parts(slots, [start + width for start in starts], store.device)
         offsets = torch.arange(width, device=store.device)
         self.positions = torch.tensor(starts, device=store.device)[:, None] + offsets
-        self._places = torch.arange(self._length, device=store.device)
+        self._places = torch.arange(max(starts) + width, device=store.device)
         self._masks: dict[int | None, Tensor] = {}
 
     @property
@@ -87,9 +75,50 @@ class CachedRows:
     ) -> Tensor:
         """See `Context`."""
         keys, values = self._store[layer]
-        keys[self._slots[:, None], :, self.positions] = k
-        values[self._slots[:, None], :, self.positions] = v
-        past = (self._rows, slice(None), slice(self._length))
+        keys[self._slots[:, None], :, self.positions] = k.to(keys.dtype)
+        values[self._slots[:, None], :, self.positions] = v.to(values.dtype)
+        attended = [
+            attention(q[rows], keys[slots, :, seen], values[slots, :, seen], mask)
+            for rows, slots, seen, mask in self._looks(window)
+        ]
+        return attended[0] if len(attended) == 1 else torch.cat(attended)
+
+    def _looks(
+        self, window: int | None
+    ) -> Iterator[tuple[slice, slice | Tensor, slice, Tensor | None]]:
+        """Rows to attend at once, their slots, the positions to read there, and a mask of these."""
+        for rows, slots, length in self._parts:
+            if rows.stop - rows.start == 1 == self.positions.shape[1]:
+                # One query sees all that it may look at: what it may not is not read.
+                yield rows, slots, slice(max(0, length - 1 - window) if window else 0, length), None
+            else:
+                yield rows, slots, slice(length), self._mask(window)[rows, ..., :length]
+
+    def _mask(self, window: int | None) -> Tensor:
         if window not in self._masks:
             self._masks[window] = visible(self.positions, self._places, window)
-        return attention(q, keys[past], values[past], self._masks[window])
+        return self._masks[window]
+
+
+def _parts(
+    slots: Sequence[int], lengths: Sequence[int], device: torch.device
+) -> list[tuple[slice, slice | Tensor, int]]:
+    """The rows to attend at once, their slots, and how many positions of these to read."""
+    if device.type == "cpu":
+        # Masked positions would be read for nothing, and scattered slots would have to be gathered.
+        return [
+            (slice(row, row + 1), slice(slot, slot + 1), length)
+            for row, (slot, length) in enumerate(zip(slots, lengths, strict=True))
+        ]
+    everything, longest = slice(0, len(slots)), max(lengths)
+    if list(slots) == list(range(slots[0], slots[0] + len(slots))):
+        return [(everything, slice(slots[0], slots[-1] + 1), longest)]
+    return [(everything, torch.tensor(slots, device=device), longest)]
+
+
+def zeros(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that on a CPU take no memory until they are written; torch's own do."""
+    if device.type != "cpu":
+        return torch.zeros(*shape, dtype=dtype, device=device)
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, access=mmap.ACCESS_COPY)
+    return torch.frombuffer(pages, dtype=dtype).view(*shape)

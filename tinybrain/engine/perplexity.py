@@ -1,11 +1,11 @@
-"""How surprising a prompt is to the model, in bounded memory.
+"""How surprising tokens are to the model, in bounded memory.
 
-TinyChat's definition: exp of the mean negative log-likelihood of prompt tokens 2..T, special
-tokens included (tuggspeedman-ai/tinychat, nanochat/engine.py).
+TinyChat's perplexity of a prompt: exp of the mean negative log-likelihood of its tokens 2..T,
+special tokens included (tuggspeedman-ai/tinychat, nanochat/engine.py).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -13,20 +13,27 @@ CHUNK_ROWS = 128
 """Rows of logits alive at once; a whole 2048-token prompt over 65,536 words would take 537 MB."""
 
 
-def perplexity(
+def negative_log_likelihoods(
     logits: Callable[[Tensor], Tensor], hidden: Tensor, ids: Tensor, *, chunk: int = CHUNK_ROWS
-) -> float | None:
-    """Perplexity of prompt ids [T] under hidden states [T, C]; None for a prompt of one token.
+) -> list[float]:
+    """Negative log-likelihood of each token of ids [T], in nats.
 
-    `logits` maps [n, C] to [n, V] and is called with at most `chunk` rows.
+    `hidden` [T, C] are the states in front of each, which `logits` maps from [n, C] to [n, V]; it
+    is called with at most `chunk` rows.
+
+    Raises:
+        FloatingPointError: The logits are not finite.
     """
-    predicted = len(ids) - 1
-    if predicted == 0:
-        return None
-    nll = 0.0
-    for start in range(0, predicted, chunk):
-        end = min(start + chunk, predicted)
-        rows = logits(hidden[start:end])
-        chosen = rows.gather(-1, ids[start + 1 : end + 1, None]).squeeze(-1)
-        nll += (rows.logsumexp(-1) - chosen).sum().item()
-    return math.exp(nll / predicted)
+    nll: list[float] = []
+    for start in range(0, len(ids), chunk):
+        rows = logits(hidden[start : start + chunk])
+        chosen = rows.gather(-1, ids[start : start + chunk, None]).squeeze(-1)
+        nll += (rows.logsumexp(-1) - chosen).tolist()
+    if not all(map(math.isfinite, nll)):
+        raise FloatingPointError("the model's logits are not finite")
+    return nll
+
+
+def perplexity(nll: Sequence[float]) -> float | None:
+    """Perplexity of tokens with these negative log-likelihoods; None of no tokens."""
+    return math.exp(math.fsum(nll) / len(nll)) if nll else None

@@ -8,9 +8,14 @@ from tinybrain.chat import FinishReason
 
 @dataclass(frozen=True, slots=True)
 class PromptRead:
-    """The prompt is in the cache; the first token follows."""
+    """The prompt is in the cache; the first token follows.
+
+    `span_perplexity` is of the request's `span` alone; `reused` tokens were in the cache before.
+    """
 
     perplexity: float | None
+    span_perplexity: float | None = None
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +23,15 @@ class SampledToken:
     """A chosen token, with figures of the model's raw distribution (temperature 1).
 
     `logprob` is the natural log of the chosen token's probability, `entropy` is in nats, `margin`
-    is the probability of the likeliest token minus that of the second.
+    is the probability of the likeliest token minus that of the second. `top` are the likeliest
+    tokens with their `logprob`, as many as the request wants told.
     """
 
     id: int
     logprob: float
     entropy: float
     margin: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,9 @@ class Request:
 
     `emit` gets a PromptRead, then SampledTokens (a stop token included), then one Completed; or
     a Failed at any time. It is called from the engine's thread and must not block.
+    `logit_bias` are ids with what is added to their logits before all else; `top_logprobs` is how
+    many of the likeliest tokens are told with each that is chosen.
+    `span` is where the last user message stands in the prompt, [begin, end) in tokens.
     """
 
     prompt: Sequence[int]
@@ -60,5 +70,8 @@ class Request:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    top_logprobs: int = 0
     seed: int | None = None
     stop_tokens: frozenset[int] = frozenset()
+    span: tuple[int, int] | None = None

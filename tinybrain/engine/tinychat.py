@@ -6,12 +6,21 @@ event loops that ask.
 
 import asyncio
 import queue
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from tinybrain.chat import Finished, LocalEvent, Message, Prefilled, Sampling, Token
+from tinybrain.chat import (
+    Finished,
+    LocalEvent,
+    Message,
+    Prefilled,
+    Sampling,
+    Token,
+    TokenLogprob,
+)
 from tinybrain.engine.checkpoint import load_model
 from tinybrain.engine.checkpoint_files import find_checkpoint
 from tinybrain.engine.detokenizer import Detokenizer
@@ -28,7 +37,7 @@ from tinybrain.engine.request import (
 )
 from tinybrain.engine.tokenizer import Tokenizer
 from tinybrain.engine.tokenizer_file import read_tokenizer
-from tinybrain.errors import ConfigError, LocalModelError
+from tinybrain.errors import ConfigError, InvalidRequest, LocalModelError
 
 
 class TinyChat:
@@ -58,42 +67,37 @@ class TinyChat:
         context does.
 
         Raises:
-            InvalidRequest: The conversation cannot be rendered.
+            InvalidRequest: The conversation cannot be rendered, or a biased token does not exist.
             Busy: Too many requests wait.
             LocalModelError: The model failed.
         """
         prompt = self._prompt(messages, sampling.max_tokens)
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[EngineEvent] = asyncio.Queue()
-        request = Request(
-            prompt,
-            emit=lambda event: loop.call_soon_threadsafe(events.put_nowait, event),
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            seed=sampling.seed,
-            stop_tokens=self._stop_tokens,
+        request = self._request(
+            prompt, sampling, lambda event: loop.call_soon_threadsafe(events.put_nowait, event)
         )
         text = Detokenizer(sampling.stop)
+        logprobs = _Logprobs(self._tokenizer, text)
         produced = 0
         self.engine.submit(request)
         try:
             while True:
                 match await events.get():
-                    case PromptRead(perplexity):
-                        yield Prefilled(perplexity, len(prompt))
-                    case SampledToken(token, logprob, entropy, margin):
+                    case PromptRead(perplexity, user_perplexity):
+                        yield Prefilled(perplexity, len(prompt), user_perplexity=user_perplexity)
+                    case SampledToken(token, logprob, entropy, margin) as sampled:
                         produced += 1
+                        if sampling.logprobs:
+                            logprobs.push(sampled)
                         piece = text.push(self._tokenizer.token_bytes(token))
-                        yield Token(piece, logprob, entropy, margin)
+                        yield Token(piece, logprob, entropy, margin, logprobs.due())
                         if text.stopped:
                             yield Finished("stop", len(prompt), produced)
                             return
                     case Completed(reason):
-                        yield Finished(reason, len(prompt), produced, text.finish())
+                        rest = text.finish()
+                        yield Finished(reason, len(prompt), produced, rest, logprobs=logprobs.due())
                         return
                     case Failed(error):
                         raise LocalModelError("TinyChat failed while answering.") from error
@@ -116,11 +120,70 @@ class TinyChat:
         """End the engine; what is unfinished fails."""
         self.engine.close()
 
+    def _request(
+        self, prompt: list[int], sampling: Sampling, emit: Callable[[EngineEvent], object]
+    ) -> Request:
+        self._check_bias(sampling)
+        return Request(
+            prompt,
+            emit,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            logit_bias=sampling.logit_bias,
+            top_logprobs=sampling.top_logprobs if sampling.logprobs else 0,
+            seed=sampling.seed,
+            stop_tokens=self._stop_tokens,
+            span=self._last_user_span(prompt),
+        )
+
+    def _check_bias(self, sampling: Sampling) -> None:
+        size = self._tokenizer.vocab_size
+        for token, _ in sampling.logit_bias:
+            if not 0 <= token < size:
+                raise InvalidRequest(
+                    f"logit_bias names token {token}, but TinyChat's tokens are 0 to {size - 1}. "
+                    "Take the ids of its own tokenizer.",
+                    param="logit_bias",
+                )
+
+    def _last_user_span(self, prompt: list[int]) -> tuple[int, int]:
+        """Where the last user message stands, [begin, end), without the marks around it."""
+        start, end = (self._tokenizer.special(name) for name in ("user_start", "user_end"))
+        begin = len(prompt) - prompt[::-1].index(start)
+        return begin, prompt.index(end, begin)
+
     def _prompt(self, messages: Sequence[Message], max_tokens: int) -> list[int]:
         # However long an answer is asked for, half of the context is the conversation's.
         answer = min(max_tokens, self.context_length // 2)
         ids = render(self._tokenizer, messages)
         return fit(self._tokenizer, ids, self.context_length - answer)
+
+
+class _Logprobs:
+    """The tokens of an answer that wait until some of their text is given out."""
+
+    def __init__(self, tokenizer: Tokenizer, text: Detokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._text = text
+        self._waiting: deque[tuple[int, TokenLogprob]] = deque()
+
+    def push(self, sampled: SampledToken) -> None:
+        """Take in a token before its text is; special ones are no part of the answer."""
+        if raw := self._tokenizer.token_bytes(sampled.id):
+            top = tuple((self._tokenizer.token_bytes(i), logprob) for i, logprob in sampled.top)
+            entry = TokenLogprob(raw, sampled.logprob, top)
+            self._waiting.append((self._text.decoded, entry))
+
+    def due(self) -> tuple[TokenLogprob, ...]:
+        """Those whose first character was given out since the last time."""
+        due = []
+        while self._waiting and self._waiting[0][0] < self._text.given:
+            due.append(self._waiting.popleft()[1])
+        return tuple(due)
 
 
 def load_tinychat(

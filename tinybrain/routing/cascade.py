@@ -206,12 +206,12 @@ class Cascade:
                 return
 
             yield course.decide("tinychat", self._local.name, fallback=fallback)
-            yield Delta(text)
+            yield Delta(text, tuple(told for event in held for told in event.logprobs))
             last = held[-1]
             while not isinstance(last, Finished):
                 last = await _next_local(events)
                 if last.text:
-                    yield Delta(last.text)
+                    yield Delta(last.text, last.logprobs)
         yield _completed(last)
 
     async def _from_upstream(

@@ -6,7 +6,7 @@ Nothing here knows a wire format; the HTTP layer turns each event into its own b
 from dataclasses import dataclass
 from typing import Literal
 
-from tinybrain.chat import FinishReason, Prefilled
+from tinybrain.chat import FinishReason, Prefilled, TokenLogprob
 from tinybrain.routing.signals import Signals
 from tinybrain.usdc import Usdc
 
@@ -36,9 +36,13 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The next piece of the answer, never empty."""
+    """The next piece of the answer, never empty.
+
+    `logprobs` are of the tokens it is made of, where they were asked for and TinyChat answers.
+    """
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from tinybrain.engine.kernels import BF16, FP16, FP32, INT8, MANY_ROWS, by_rows, quantise
+
+EXACTNESS = {FP32: 1e-6, FP16: 1e-3, BF16: 1e-2, INT8: 3e-2}
+
+
+@pytest.fixture
+def weight():
+    return torch.randn(96, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def rows():
+    """Rows of very different sizes, as a residual stream has them."""
+    x = torch.randn(40, 64, generator=torch.Generator().manual_seed(2))
+    return x * torch.logspace(-3, 3, 40)[:, None]
+
+
+@pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)
+def test_every_row_is_the_product_as_exactly_as_its_type_allows(kind, weight, rows):
+    found = kind.pack(*kind.prepare(weight))(rows)
+    expected = functional.linear(rows, weight)
+    errors = (found - expected).norm(dim=1) / expected.norm(dim=1)
+    assert errors.max() < EXACTNESS[kind]
+    assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [FP16, INT8], ids=lambda kind: kind.name)
+def test_a_row_does_not_depend_on_its_neighbours(kind, weight, rows):
+    linear = kind.pack(*kind.prepare(weight))
+    together = linear(rows)
+    assert all(torch.equal(linear(rows[i : i + 1]), together[i : i + 1]) for i in range(len(rows)))
+
+
+@pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)
+def test_leading_dimensions_stay_and_a_row_of_zeros_gives_zeros(kind, weight):
+    linear = kind.pack(*kind.prepare(weight))
+    assert linear(torch.zeros(2, 3, 64)).equal(torch.zeros(2, 3, 96))
+
+
+def test_a_row_of_zeros_in_a_weight_is_quantised_to_zeros(weight):
+    weight[5] = 0
+    levels, scales = quantise(weight)
+    assert levels.dtype == torch.int8
+    assert (levels[5] == 0).all()
+    torch.testing.assert_close(levels * scales[:, None], weight, atol=0.02, rtol=0)
+
+
+def test_many_rows_take_the_other_kernel(weight, rows):
+    both = by_rows(FP32, INT8)
+    linear = both.pack(*both.prepare(weight))
+    few, many = rows[: MANY_ROWS - 1], rows[:MANY_ROWS]
+    assert linear(few).equal(FP32.pack(*FP32.prepare(weight))(few))
+    assert linear(many).equal(INT8.pack(*INT8.prepare(weight))(many))
+    assert both.name == "fp32+int8"

@@ -1,0 +1,121 @@
+"""The model of gpt.py for serving: the same function of token ids, with prepacked weights.
+
+What makes it fast on a CPU: kernels that read 16 or 8 bits a weight (`kernels.py`), queries, keys
+and values from one product, the rotation as one complex multiplication, keys and values cached in
+16 bits. gpt.py is the definition it is tested against.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tinybrain.engine.attention import Context
+from tinybrain.engine.gpt import SMEAR_CHANNELS, rms_norm, rotary_table, window_of
+from tinybrain.engine.kernels import Kind
+from tinybrain.engine.serving_weights import Group, ServingWeights
+
+PACKING_THREADS = 2
+"""More would hold more layers in memory twice."""
+
+
+class Block:
+    """A layer's packed weights."""
+
+    def __init__(self, weights: ServingWeights, layer: int, kind: Kind) -> None:
+        group = weights.group(layer)
+        self.qkv, self.attended, self.up, self.down = (
+            kind.pack(*group[name]) for name in ("qkv", "attended", "up", "down")
+        )
+        self.window = window_of(weights.config, weights.variant, layer)
+        self.values = (*group.get("value_embedding", ()), *group.get("value_gate", ()))
+
+
+class FastGPT:
+    """A nanochat model with weights packed as `kind` says."""
+
+    def __init__(self, weights: ServingWeights, kind: Kind) -> None:
+        self.config = weights.config
+        self.variant = weights.variant
+        self.device = torch.device("cpu")
+        self.kv_dtype = torch.float16  # normed keys fit; more of a number than bf16 keeps
+        with ThreadPoolExecutor(PACKING_THREADS) as threads:
+            layers = range(self.config.n_layer)
+            blocks = threads.map(lambda layer: Block(weights, layer, kind), layers)
+            top = weights.group(None)
+            self._head = kind.pack(*top["head"])
+            self._blocks = list(blocks)
+        (self._embedding,) = top["embedding"]
+        cos, sin = rotary_table(self.config, self.variant)
+        self._rotary = torch.complex(cos, -sin)  # by -theta
+        self._residual, self._first = _numbers(top, "resid_lambdas"), _numbers(top, "x0_lambdas")
+        if self.variant.smear:
+            (self._smear_gate,) = top["smear_gate"]
+            (self._smear,), (self._backout,) = (
+                _numbers(top, name) for name in ("smear_lambda", "backout_lambda")
+            )
+
+    def __call__(self, ids: Tensor, context: Context) -> Tensor:
+        """Hidden states [B, T, C] of token ids [B, T], ready for `logits`."""
+        rotation = self._rotary[context.positions].unsqueeze(-2)
+        x = self._embed(ids, context)
+        first = middle = x
+        for layer, block in enumerate(self._blocks):
+            if self.variant.residual_scales:
+                x = self._residual[layer] * x + self._first[layer] * first
+            normed = rms_norm(x)
+            q, k, v = self._project(block, normed, rotation)
+            if block.values:
+                v = v + self._embedded_values(block, ids, normed)
+            attended = context.attend(layer, q, k, v, window=block.window)
+            x = x + block.attended(attended.flatten(-2))
+            x = x + block.down(block.up(rms_norm(x)).relu_().square_())
+            if layer == self.config.n_layer // 2:
+                middle = x
+        if self.variant.smear:
+            x = x - self._backout * middle
+        return rms_norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float logits [..., vocab_size] of just the hidden states [..., C] asked for."""
+        cap = self.variant.logit_cap
+        return self._head(hidden).div_(cap).tanh_().mul_(cap)
+
+    def _embed(self, ids: Tensor, context: Context) -> Tensor:
+        x = rms_norm(functional.embedding(ids, self._embedding).float())
+        if not self.variant.smear:
+            return x
+        before = rms_norm(functional.embedding(context.before, self._embedding).float())
+        gate = self._smear * torch.sigmoid(
+            functional.linear(x[..., :SMEAR_CHANNELS], self._smear_gate)
+        )
+        return x + gate * before * (context.positions > 0).unsqueeze(-1)
+
+    def _project(
+        self, block: Block, normed: Tensor, rotation: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, T, H, D]; queries and keys in the order of `_pairs`."""
+        heads, kv_heads = self.config.n_head, self.config.n_kv_head
+        parts = torch.unflatten(block.qkv(normed), -1, (-1, self.config.head_dim))
+        qk, v = parts[..., :-kv_heads, :], parts[..., -kv_heads:, :]
+        turned = torch.view_as_complex(torch.unflatten(qk, -1, (-1, 2))) * rotation
+        qk = rms_norm(torch.view_as_real(turned).flatten(-2))
+        if self.variant.qk_scale != 1:
+            qk = qk * self.variant.qk_scale
+        return qk[..., :heads, :], qk[..., heads:, :], v
+
+    def _embedded_values(self, block: Block, ids: Tensor, normed: Tensor) -> Tensor:
+        """What value embeddings add to the values [B, T, Hkv, D] of normed [B, T, C]."""
+        embedding, gate = block.values
+        channels = normed[..., : self.variant.value_gate]
+        share = torch.sigmoid(functional.linear(channels, gate)) * self.variant.value_gate_scale
+        values = functional.embedding(ids, embedding).float()
+        return share.unsqueeze(-1) * torch.unflatten(values, -1, (self.config.n_kv_head, -1))
+
+
+def _numbers(group: Group, name: str) -> Sequence[float]:
+    (tensor,) = group.get(name, (torch.empty(0),))
+    return cast("list[float]", tensor.tolist())

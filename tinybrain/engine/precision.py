@@ -1,0 +1,61 @@
+"""Which kernels this machine computes a precision with: tried, and measured, at every start.
+
+fp32 is the definition; 16-bit rounds weights (and on some CPUs activations) to 16 bits; int8 rounds
+both to 8, for twice the speed again.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tinybrain.engine.kernels import BF16, FP16, FP32, INT8, Kernel, Kind, by_rows
+
+BY_PRECISION: Mapping[str, tuple[Kind, ...]] = MappingProxyType(
+    {"fp32": (), "16-bit": (FP16, BF16), "int8": (INT8,)}
+)
+
+
+def works(kind: Kind) -> bool:
+    """Whether this machine and this torch have the kernel, and it computes what it should."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 96, generator=generator)
+    x = torch.randn(5, 96, generator=generator)
+    expected = functional.linear(x, weight)
+    try:
+        found = kind.pack(*kind.prepare(weight))(x)
+    except (RuntimeError, AttributeError):
+        return False
+    return bool((found - expected).norm() <= 0.05 * expected.norm())
+
+
+def fastest(kinds: Sequence[Kind], *, rows: int, width: int = 1024) -> Kind:
+    """The kind that takes the least time for some rows, measured now."""
+    weight, x = torch.randn(4 * width, width), torch.randn(rows, width)
+    times = {kind: _best_time(kind.pack(*kind.prepare(weight)), x) for kind in kinds}
+    return min(times, key=times.__getitem__)
+
+
+def _best_time(kernel: Kernel, x: Tensor, *, repetitions: int = 7) -> float:
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        kernel(x)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def choose_kind(precision: str) -> Kind:
+    """The best kind of this machine for a precision: "fp32", "16-bit" or "int8".
+
+    Of "16-bit" there are several, and decoding and prefill each get what is fastest for them. What
+    this machine cannot do falls back to the next more precise.
+    """
+    kinds = [kind for kind in BY_PRECISION[precision] if works(kind)]
+    if not kinds:
+        return choose_kind("16-bit") if precision == "int8" else FP32
+    few, many = (fastest(kinds, rows=rows) for rows in (1, 256))
+    return few if few is many else by_rows(few, many)
