@@ -17,18 +17,9 @@ class TinyChatReplica:
 
     def __init__(self, settings: Settings) -> None:
         # torch is heavy, and the ingress imports this module too
-        from tinybrain.engine.tinychat import load_tinychat  # noqa: PLC0415
+        from tinybrain.engine.loading import load_tinychat  # noqa: PLC0415
 
-        self._model = load_tinychat(
-            checkpoint=settings.checkpoint,
-            nanochat_base_dir=settings.nanochat_base_dir,
-            source=settings.checkpoint_source,
-            step=settings.checkpoint_step,
-            variant=settings.checkpoint_variant,
-            device=settings.device,
-            slots=settings.tinychat_slots,
-        )
-
+        self._model = load_tinychat(settings)
         self._model.warm_up()
 
     def check_health(self) -> None:

@@ -144,6 +144,9 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", validation_alias=_names("DEVICE", "DEVICE_TYPE")
     )
+    precision: Literal["fp32", "16-bit", "int8"] = Field(
+        "16-bit", validation_alias=_names("PRECISION")
+    )
     tinychat_min_replicas: int = Field(
         1, ge=0, le=1000, validation_alias=_names("TINYCHAT_MIN_REPLICAS")
     )

@@ -21,7 +21,7 @@ from tinybrain.chat import Finished, Prefilled, Token
 from tinybrain.config import load_settings
 from tinybrain.devnet.chain import connect
 from tinybrain.devnet.token import give_ether, mint, place_usdc
-from tinybrain.engine.tinychat import load_tinychat
+from tinybrain.engine.loading import load_tinychat
 from tinybrain.payments.agent import PayingTransport
 from tinybrain.payments.chain import Chain
 from tinybrain.payments.database import Database
@@ -213,9 +213,7 @@ def usdc(token):
 
 @pytest.fixture(scope="session")
 def tinychat():
-    model = load_tinychat(
-        checkpoint=None, nanochat_base_dir=None, source="sft", step=None, device="cpu", slots=4
-    )
+    model = load_tinychat(load_settings(device="cpu"), slots=4)
     yield model
     model.close()
 

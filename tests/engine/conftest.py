@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from tinybrain.config import load_settings
 from tinybrain.engine.attention import WholeSequence
 from tinybrain.engine.checkpoint import load_model
 from tinybrain.engine.checkpoint_files import CheckpointFiles
 from tinybrain.engine.engine import Engine
 from tinybrain.engine.gpt import GPT
 from tinybrain.engine.kv_cache import KVCache
+from tinybrain.engine.loading import load_tinychat
 from tinybrain.engine.request import Completed, Failed, Request, SampledToken
-from tinybrain.engine.tinychat import TinyChat, load_tinychat
+from tinybrain.engine.tinychat import TinyChat
 from tinybrain.engine.tokenizer import Tokenizer
 from tinybrain.engine.tokenizer_file import read_tokenizer
 from tinybrain.engine.variants import V4_MARCH, VARIANTS
@@ -92,9 +94,7 @@ def golden_tokenizer(golden_files) -> Tokenizer:
 @pytest.fixture(scope="session")
 def tinychat() -> TinyChat:
     """The model that ships."""
-    model = load_tinychat(
-        checkpoint=None, nanochat_base_dir=None, source="sft", step=None, device="cpu", slots=4
-    )
+    model = load_tinychat(load_settings(device="cpu"), slots=4)
     yield model
     model.close()
 

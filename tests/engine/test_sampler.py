@@ -29,6 +29,11 @@ def test_temperature_zero_takes_the_likeliest_and_tells_the_raw_distribution():
     assert token.margin == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-7, 1e-46])
+def test_the_coldest_temperatures_take_the_likeliest(temperature):
+    assert drawn(temperature=temperature) == {0}
+
+
 def test_figures_do_not_depend_on_temperature_or_top_k():
     token = sampler(temperature=5, top_k=1).sample(LOGITS)
     assert token == sampler(temperature=0).sample(LOGITS)

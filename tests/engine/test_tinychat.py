@@ -4,8 +4,9 @@ import gc
 import pytest
 
 from tinybrain.chat import Finished, Message, Prefilled, Sampling, Token
-from tinybrain.engine.tinychat import choose_device, load_tinychat
-from tinybrain.errors import ConfigError, InvalidRequest, LocalModelError
+from tinybrain.config import load_settings
+from tinybrain.engine.loading import load_tinychat
+from tinybrain.errors import InvalidRequest, LocalModelError
 
 GREEDY = Sampling(temperature=0)
 
@@ -214,30 +215,8 @@ async def test_a_failing_model_is_told_with_its_cause(tinychat):
 
 
 def test_warming_up_computes_and_closing_ends():
-    tinychat = load_tinychat(
-        checkpoint=None, nanochat_base_dir=None, source="sft", step=None, device="auto", slots=1
-    )
+    tinychat = load_tinychat(load_settings(), slots=1)
     tinychat.warm_up()
     tinychat.close()
     with pytest.raises(LocalModelError):
         tinychat.warm_up()
-
-
-def test_a_tokenizer_of_another_model_is_refused(golden_files, tmp_path):
-    for path in (golden_files.weights, golden_files.config, golden_files.tokenizer):
-        (tmp_path / path.name).symlink_to(path)
-    with pytest.raises(ConfigError, match="1024 tokens"):
-        load_tinychat(
-            checkpoint=tmp_path,
-            nanochat_base_dir=None,
-            source="sft",
-            step=None,
-            device="cpu",
-            slots=1,
-        )
-
-
-def test_a_device_that_is_not_there_is_refused():
-    assert choose_device("cpu").type == "cpu"
-    with pytest.raises(ConfigError, match="abacus"):
-        choose_device("abacus")

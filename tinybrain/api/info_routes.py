@@ -13,7 +13,7 @@ from tinybrain.api.discovery import CHAT_PATH
 from tinybrain.api.gateway import Gateway
 from tinybrain.api.openai import AUTO_MODEL, model_modes
 from tinybrain.errors import ModelNotFound, NotFound
-from tinybrain.usdc import format_usdc
+from tinybrain.usdc import format_usdc, plain_usdc
 
 Scrape = Callable[[], Awaitable[str]]
 """Returns the metrics of the whole service in Prometheus' text format."""
@@ -127,7 +127,7 @@ def _card(gateway: Gateway, name: str) -> dict[str, Any]:
         "owned_by": "tinybrain" if mode != "upstream" else name.partition("/")[0],
         "description": MODEL_NOTES[mode],
         "pricing": {
-            "request": format_usdc(product.price).removeprefix("$"),
+            "request": plain_usdc(product.price),
             "amount": str(product.price),
             "asset": gateway.settings.token.address,
             "network": gateway.settings.network,

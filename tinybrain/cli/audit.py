@@ -83,13 +83,17 @@ def _print(report: Report, screen: Console) -> None:
     ):
         for finding in findings:
             screen.print(_line(title, style, finding), soft_wrap=True)
-    checked = ", ".join(f"{count} {name}" for name, count in sorted(report.checked.items()))
+    checked = ", ".join(_counted(count, name) for name, count in sorted(report.checked.items()))
     screen.print(f"Compared up to block {report.block}: {checked or 'nothing yet'}.")
     screen.print(
         "[green]Ledger and chain agree.[/]"
         if report.clean
-        else f"[red]{len(report.differences)} differences.[/]"
+        else f"[red]{_counted(len(report.differences), 'differences')}.[/]"
     )
+
+
+def _counted(count: int, things: str) -> str:
+    return f"{count} {things.removesuffix('s') if count == 1 else things}"
 
 
 def _line(title: str, style: str, finding: Finding) -> Text:

@@ -101,23 +101,15 @@ def _faults(error: ConfigError) -> list[Finding]:
 
 
 async def _model(settings: Settings) -> Finding:
-    from tinybrain.engine.tinychat import load_tinychat  # noqa: PLC0415  # torch takes seconds
+    from tinybrain.engine.loading import load_tinychat  # noqa: PLC0415  # torch takes seconds
 
-    model = load_tinychat(
-        checkpoint=settings.checkpoint,
-        nanochat_base_dir=settings.nanochat_base_dir,
-        source=settings.checkpoint_source,
-        step=settings.checkpoint_step,
-        variant=settings.checkpoint_variant,
-        device=settings.device,
-        slots=1,
-    )
+    model = load_tinychat(settings, slots=1)
     try:
         return Finding(
             "Model",
             True,
             f"{model.name}, nanochat {model.variant}, {model.parameters / 1e6:.1f}M parameters on "
-            f"{model.device}, "
+            f"{model.device} in {model.precision}, "
             f"checkpoint {model.checkpoint_hash}",
         )
     finally:

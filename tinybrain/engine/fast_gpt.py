@@ -41,6 +41,7 @@ class FastGPT:
         self.config = weights.config
         self.variant = weights.variant
         self.device = torch.device("cpu")
+        self.precision = kind.name
         self.kv_dtype = torch.float16  # normed keys fit; more of a number than bf16 keeps
         with ThreadPoolExecutor(PACKING_THREADS) as threads:
             layers = range(self.config.n_layer)

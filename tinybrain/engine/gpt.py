@@ -207,6 +207,11 @@ class GPT(nn.Module):
         return self.lm_head.weight.device
 
     @property
+    def precision(self) -> str:
+        """The type it computes in."""
+        return str(self.kv_dtype).removeprefix("torch.")
+
+    @property
     def kv_dtype(self) -> torch.dtype:
         """Keys and values are cached in the type it computes in."""
         return self.lm_head.weight.dtype
@@ -246,3 +251,9 @@ class GPT(nn.Module):
         before = rms_norm(self.transformer.wte(context.before))
         gate = self.smear_lambda * torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS]))
         return x + gate * before * (context.positions > 0).unsqueeze(-1)
+
+
+def count_parameters(config: GPTConfig, variant: Variant) -> int:
+    """How many numbers a model of that size has learned."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GPT(config, variant).parameters())

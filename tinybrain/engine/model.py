@@ -22,6 +22,11 @@ class Model(Protocol):
         ...
 
     @property
+    def precision(self) -> str:
+        """What its linear layers compute with, for people."""
+        ...
+
+    @property
     def kv_dtype(self) -> torch.dtype:
         """What it wants keys and values cached in."""
         ...

@@ -53,27 +53,27 @@ class PackedFiles:
 
 
 def serving_weights(
-    files: CheckpointFiles, kind: Kind, *, variant_name: str | None, cache_dir: Path | None
+    files: CheckpointFiles, kind: Kind, *, variant_name: str | None, home: Path
 ) -> tuple[ServingWeights, str]:
-    """A checkpoint's weights for a kind, and its digest: kept ones, where there are.
+    """A checkpoint's weights for a kind, and its digest: those kept in `home`, where there are.
 
-    Without a cache_dir, or if it cannot be written, and for small checkpoints nothing is kept.
+    Nothing is kept of small checkpoints, or where nothing can be written.
 
     Raises:
         ConfigError: See `read_checkpoint`.
     """
-    if cache_dir is None or files.weights.stat().st_size < WORTH_KEEPING_BYTES:
+    if files.weights.stat().st_size < WORTH_KEEPING_BYTES:
         checkpoint = read_checkpoint(files, variant_name=variant_name)
         return FromCheckpoint(checkpoint, kind), files.digest()
-    place = f"{files.weights.resolve()} {variant_name}"
-    home = cache_dir / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{kind.name}"
+    name = f"{files.weights.resolve()} {variant_name}"
+    place = home / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}-{kind.name}"
     stamp = _stamp(files)
-    if (kept := _open(home)) and kept.stamp == stamp:
+    if (kept := _open(place)) and kept.stamp == stamp:
         return kept, kept.digest
     prepared = FromCheckpoint(read_checkpoint(files, variant_name=variant_name), kind)
     digest = files.digest()
-    _keep(prepared, home, {"digest": digest, "stamp": stamp})
-    return _open(home) or prepared, digest
+    _keep(prepared, place, {"digest": digest, "stamp": stamp})
+    return _open(place) or prepared, digest
 
 
 def _open(home: Path) -> PackedFiles | None:

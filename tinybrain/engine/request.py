@@ -24,7 +24,8 @@ class SampledToken:
 
     `logprob` is the natural log of the chosen token's probability, `entropy` is in nats, `margin`
     is the probability of the likeliest token minus that of the second. `top` are the likeliest
-    tokens with their `logprob`, as many as the request wants told.
+    tokens with their `logprob`, as many as the request wants told. A `forced` token was not drawn:
+    its figures say what the model thought of it.
     """
 
     id: int
@@ -32,6 +33,7 @@ class SampledToken:
     entropy: float
     margin: float
     top: tuple[tuple[int, float], ...] = ()
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Request:
     `logit_bias` are ids with what is added to their logits before all else; `top_logprobs` is how
     many of the likeliest tokens are told with each that is chosen.
     `span` is where the last user message stands in the prompt, [begin, end) in tokens.
+    `follow` is given each token of the answer in its turn, and gives those that must come next,
+    whatever the model makes of them. They count towards `max_tokens`, and stop nothing.
     """
 
     prompt: Sequence[int]
@@ -75,3 +79,4 @@ class Request:
     seed: int | None = None
     stop_tokens: frozenset[int] = frozenset()
     span: tuple[int, int] | None = None
+    follow: Callable[[int], Sequence[int]] | None = None

@@ -8,9 +8,6 @@ import asyncio
 import queue
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from pathlib import Path
-
-import torch
 
 from tinybrain.chat import (
     Finished,
@@ -21,11 +18,10 @@ from tinybrain.chat import (
     Token,
     TokenLogprob,
 )
-from tinybrain.engine.checkpoint import load_model
-from tinybrain.engine.checkpoint_files import find_checkpoint
 from tinybrain.engine.detokenizer import Detokenizer
 from tinybrain.engine.engine import Engine
-from tinybrain.engine.gpt import GPT
+from tinybrain.engine.gpt import count_parameters
+from tinybrain.engine.model import Model
 from tinybrain.engine.rendering import fit, render
 from tinybrain.engine.request import (
     Completed,
@@ -36,8 +32,7 @@ from tinybrain.engine.request import (
     SampledToken,
 )
 from tinybrain.engine.tokenizer import Tokenizer
-from tinybrain.engine.tokenizer_file import read_tokenizer
-from tinybrain.errors import ConfigError, InvalidRequest, LocalModelError
+from tinybrain.errors import InvalidRequest, LocalModelError
 
 
 class TinyChat:
@@ -46,13 +41,14 @@ class TinyChat:
     name = "tinychat"
 
     def __init__(
-        self, model: GPT, tokenizer: Tokenizer, *, checkpoint_hash: str, slots: int
+        self, model: Model, tokenizer: Tokenizer, *, checkpoint_hash: str, slots: int
     ) -> None:
         self.context_length = model.config.sequence_len
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.parameters = count_parameters(model.config, model.variant)
         self.variant = model.variant.name
         self.checkpoint_hash = checkpoint_hash
-        self.device = model.lm_head.weight.device.type
+        self.device = model.device.type
+        self.precision = model.precision
         self.engine = Engine(model, slots=slots)
         self._tokenizer = tokenizer
         self._stop_tokens = frozenset(tokenizer.special(name) for name in ("assistant_end", "bos"))
@@ -184,49 +180,3 @@ class _Logprobs:
         while self._waiting and self._waiting[0][0] < self._text.given:
             due.append(self._waiting.popleft()[1])
         return tuple(due)
-
-
-def load_tinychat(
-    *,
-    checkpoint: Path | None,
-    nanochat_base_dir: Path | None,
-    source: str,
-    step: int | None,
-    device: str,
-    slots: int,
-    variant: str | None = None,
-) -> TinyChat:
-    """Load a checkpoint and start its engine; without a directory, the model that ships.
-
-    `variant` names nanochat's architecture where the file does not tell it.
-    `device` is "auto" (the best there is), "cuda", "mps" or "cpu". The number of threads torch
-    uses on a CPU is left to the caller.
-
-    Raises:
-        ConfigError: The checkpoint cannot be found or used, or there is no such device.
-    """
-    files = find_checkpoint(
-        checkpoint=checkpoint, nanochat_base_dir=nanochat_base_dir, source=source, step=step
-    )
-    tokenizer = Tokenizer(read_tokenizer(files.tokenizer))
-    model = load_model(files, choose_device(device), variant_name=variant)
-    if tokenizer.vocab_size != model.config.vocab_size:
-        raise ConfigError(
-            f"{files.tokenizer} has {tokenizer.vocab_size} tokens, but the model of "
-            f"{files.weights} has {model.config.vocab_size}: they do not belong together."
-        )
-    return TinyChat(model, tokenizer, checkpoint_hash=files.digest(), slots=slots)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA, else MPS, else the CPU.
-
-    Raises:
-        ConfigError: This machine has no such device.
-    """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, there in present.items() if there)
-    if not present.get(name):
-        raise ConfigError(f"TINYBRAIN_DEVICE is {name!r}, which this machine does not have.")
-    return torch.device(name)
