@@ -79,7 +79,8 @@ class Token:
 
     `text` is what became printable: empty while a UTF-8 character is incomplete, or while the
     text could still turn into a stop string. `logprobs` are of the tokens that `text` is made of,
-    if they were asked for: each comes with the first of its characters.
+    if they were asked for: each comes with the first of its characters. A `forced` token is not
+    the model's own choice but, for example, what a calculator told it.
     """
 
     text: str
@@ -87,6 +88,7 @@ class Token:
     entropy: float
     margin: float
     logprobs: tuple[TokenLogprob, ...] = ()
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,16 @@ def golden_model(golden) -> GPT:
 
 
 @pytest.fixture
+def shapes(golden_model):
+    """The shapes [rows, tokens] of all forward passes."""
+    shapes = []
+    with golden_model.register_forward_pre_hook(
+        lambda _, inputs: shapes.append(tuple(inputs[0].shape))
+    ):
+        yield shapes
+
+
+@pytest.fixture
 def new_cache():
     def build(model, *, slots, dtype=torch.float32):
         return KVCache(model.config, slots, dtype=dtype, device=torch.device("cpu"))

@@ -8,16 +8,6 @@ from tinybrain.errors import Busy, InvalidRequest, LocalModelError
 
 
 @pytest.fixture
-def shapes(golden_model):
-    """The shapes [rows, tokens] of all forward passes."""
-    shapes = []
-    with golden_model.register_forward_pre_hook(
-        lambda _, inputs: shapes.append(tuple(inputs[0].shape))
-    ):
-        yield shapes
-
-
-@pytest.fixture
 def engine_of_16(golden_model):
     """An engine that reads 16 tokens at once."""
     engine = Engine(golden_model, slots=3, prefill_chunk=16)
@@ -212,6 +202,27 @@ def test_closing_fails_what_is_unfinished_and_refuses_what_comes(golden_model, l
     with pytest.raises(LocalModelError):
         ask(engine, listener([3]))
     engine.close()
+
+
+@pytest.mark.parametrize("rows", [0, 8])
+def test_tokens_that_must_follow_are_told_in_their_places(golden_model, golden, listener, rows):
+    prompt, greedy = golden.ids.tolist(), golden.greedy
+    forced = {greedy[0]: [5, 6], 6: [7]}
+    engine = Engine(golden_model, slots=1, speculative_rows=rows)
+    follow = listener(prompt, 8, follow=lambda token: forced.pop(token, []))
+    tokens = [e for e in ask(engine, follow).to_end() if isinstance(e, SampledToken)]
+    after = ask(engine, listener([*prompt, greedy[0], 5, 6, 7], 4)).tokens()
+    engine.close()
+    assert [token.id for token in tokens] == [greedy[0], 5, 6, 7, *after]
+    assert [token.forced for token in tokens] == [False] + [True] * 3 + [False] * 4
+    assert all(token.logprob < 0 < token.entropy for token in tokens)
+
+
+def test_a_text_that_repeats_itself_takes_fewer_steps_than_tokens(engine_of_each, each, listener):
+    steps = []
+    with each.model.register_forward_pre_hook(lambda *_: steps.append(1)):
+        tokens = ask(engine_of_each, listener(each.ids[:16].tolist() * 6, 100)).tokens()
+    assert len(tokens) == 100 > len(steps)
 
 
 def test_certainty_comes_with_every_token(engine, golden, listener):

@@ -167,13 +167,30 @@ def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch():
     together = [sampler(seed=7, **options) for options in OPTIONS]
     for _ in range(10):
         singly = [one.sample(row) for one, row in zip(alone, rows, strict=True)]
-        batch = sample(together, rows)
+        batch = sample(together, rows, [None] * len(rows))
         assert [token.id for token in batch] == [token.id for token in singly]
         assert [len(token.top) for token in batch] == [2, 0, 0, 0, 0, 0]
 
 
+def test_a_forced_token_is_not_drawn_and_has_the_figures_of_its_row():
+    draws, untouched = sampler(seed=3), sampler(seed=3)
+    (forced,) = sample([draws], LOGITS[None], [2])
+    assert (forced.id, forced.forced) == (2, True)
+    assert forced.logprob == pytest.approx(math.log(0.125))
+    assert forced.margin == pytest.approx(0.25)
+    again = [[one.sample(LONG) for _ in range(5)] for one in (draws, untouched)]
+    assert again[0] == again[1]
+
+
+def test_a_forced_token_counts_as_said():
+    draws = sampler(temperature=0, prompt=[3], repetition_penalty=2)
+    sample([draws], LOGITS[None] + 3, [0])
+    assert draws.sample(LOGITS + 3).id == 1
+
+
 def test_a_row_that_is_not_finite_fails_alone():
     rows = torch.stack([LOGITS, torch.full((4,), math.nan), LOGITS])
-    first, failed, last = sample([sampler(seed=1, top_k=2) for _ in rows], rows)
+    samplers = [sampler(seed=1, top_k=2) for _ in rows]
+    first, failed, last = sample(samplers, rows, [None, None, None])
     assert isinstance(failed, FloatingPointError)
     assert first == last == sampler(seed=1, top_k=2).sample(LOGITS)

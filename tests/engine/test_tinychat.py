@@ -121,6 +121,45 @@ async def test_logprobs_of_a_character_that_stays_incomplete_are_told(tinychat):
     assert [entry.raw for entry in told(events)] == [tinychat._tokenizer.token_bytes(ids[0])]
 
 
+@pytest.fixture
+def calculating(tinychat, monkeypatch):
+    """Makes the model write a call of the calculator after its first token."""
+
+    def submit(request):
+        written = iter([expression])
+        answered = request.follow
+
+        def follow(token):
+            return [*next(written, []), *answered(token)]
+
+        object.__setattr__(request, "follow", follow)
+        plain_submit(request)
+
+    tokenizer, plain_submit = tinychat._tokenizer, tinychat.engine.submit
+    start, end = (tokenizer.special(f"python_{name}") for name in ("start", "end"))
+    expression = [start, *tokenizer.encode("12*34"), end]
+    monkeypatch.setattr(tinychat.engine, "submit", submit)
+    return tinychat
+
+
+async def test_the_calculators_value_is_shown_in_place_of_the_expression(calculating):
+    asked = Sampling(temperature=0, max_tokens=20, logprobs=True)
+    read, *tokens, end = await answer(calculating, "What is 12 times 34?", sampling=asked)
+    shown = text([read, *tokens, end])
+    assert "408" in shown
+    assert "*" not in shown
+    assert b"".join(entry.raw for entry in told([*tokens, end])).decode() == shown
+    assert len(tokens) == end.completion_tokens
+
+
+async def test_what_the_calculator_adds_is_told_as_forced(calculating):
+    _, first, *tokens, _ = await answer(calculating, "What is 12 times 34?")
+    forced = [token for token in tokens if token.forced]
+    assert not first.forced
+    assert "".join(token.text for token in forced) == "408"
+    assert tokens[: len(forced)] == forced
+
+
 async def test_the_last_user_message_has_a_perplexity_of_its_own(tinychat):
     history = ["What is the capital of France?", "Paris."]
     usual, odd = [

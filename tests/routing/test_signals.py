@@ -39,6 +39,12 @@ def test_nothing_or_not_a_number_is_the_deepest_doubt(tokens):
     assert signals.min_margin == 0
 
 
+def test_tokens_that_the_model_did_not_choose_say_nothing_of_its_doubt():
+    forced = Token("408", -9.0, 3.0, 0.1, forced=True)
+    chosen = [Token("a", -0.1, 0.5, 0.9), Token("b", -0.7, 1.5, 0.2)]
+    assert Signals.of([forced, *chosen, forced]) == Signals.of(chosen)
+
+
 def test_what_is_recorded_is_json_even_of_the_deepest_doubt():
     recorded = Signals.of([], perplexity=3.0).recorded()
     assert json.loads(json.dumps(recorded, allow_nan=False)) == {

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+MANY_QUERIES = 16
+"""From here on attention is bound by arithmetic, in which fp32 is faster than fp16 on a CPU."""
+
 
 class Context(Protocol):
     """The surroundings of one forward pass over [B, T] tokens.
@@ -39,7 +42,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     `mask` [B, 1, T, S] is true where a query may look. None means that one query sees everything,
     and of several causal, with S equal to T. Keys and values may be of a shorter type than queries.
     """
-    if q.shape[1] == 1:
+    if q.shape[1] < MANY_QUERIES:
         # Reading the cache is the work then, and converting it would be more of that.
         y = _attention(q.to(k.dtype), k, v, mask)
     else:

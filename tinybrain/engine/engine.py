@@ -6,11 +6,12 @@ Knows token ids only. Everything that touches the model happens in the engine's 
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 import torch
 
 from tinybrain.engine.model import Model
-from tinybrain.engine.request import Completed, EngineEvent, Failed, Request
+from tinybrain.engine.request import Completed, EngineEvent, Failed, Request, SampledToken
 from tinybrain.engine.runner import Runner, Running
 from tinybrain.errors import Busy, InvalidRequest, LocalModelError
 
@@ -19,13 +20,22 @@ class Engine:
     """Runs up to `slots` requests at once; up to `max_waiting` more may wait.
 
     Prompts are read in chunks of at most `prefill_chunk` tokens, one chunk between two decode
-    steps.
+    steps. A decode step computes one row for each request, and where these are fewer than
+    `speculative_rows`, up to that many with tokens that may follow; 0 turns this off.
     """
 
     def __init__(
-        self, model: Model, *, slots: int, max_waiting: int = 64, prefill_chunk: int = 256
+        self,
+        model: Model,
+        *,
+        slots: int,
+        max_waiting: int = 64,
+        prefill_chunk: int = 256,
+        speculative_rows: int = 8,
     ) -> None:
-        self._runner = Runner(model, slots=slots, chunk=prefill_chunk)
+        self._runner = Runner(
+            model, slots=slots, chunk=prefill_chunk, speculative_rows=speculative_rows
+        )
         self._capacity = slots + max_waiting
         self._waiting: deque[Request] = deque()
         self._running: list[Running] = []  # those reading their prompts in the order of turns
@@ -123,16 +133,16 @@ class Engine:
         if running is None:
             return
         try:
-            logits = self._runner.prefill(running)
+            token = self._runner.prefill(running)
         except Exception as error:  # noqa: BLE001  # as above
             self._fail(running, error)
             return
-        if logits is None:
+        if token is None:
             self._running.remove(running)
             self._running.append(running)
             return
         self._tell(running.request, running.prompt_read)
-        self._choose(running, logits)
+        self._go_on(running, [token])
 
     def _decode_all(self) -> None:
         decoding = (running for running in self._running if not running.is_reading)
@@ -140,22 +150,20 @@ class Engine:
         if not batch:
             return
         try:
-            logits = self._runner.decode(batch)
+            tokens = self._runner.decode(batch)
         except Exception as error:  # noqa: BLE001  # as above
             for running in batch:
                 self._fail(running, error)
             return
-        for running, row in zip(batch, logits, strict=True):
-            self._choose(running, row)
+        for running, chosen in zip(batch, tokens, strict=True):
+            self._go_on(running, chosen)
 
-    def _choose(self, running: Running, logits: torch.Tensor) -> None:
-        try:
-            token = running.choose(logits)
-        except Exception as error:  # noqa: BLE001  # as above
-            self._fail(running, error)
-            return
-        self._tell(running.request, token)
-        if reason := running.finish_reason:
+    def _go_on(self, running: Running, chosen: Sequence[SampledToken]) -> None:
+        for token in chosen:
+            self._tell(running.request, token)
+        if running.error:
+            self._fail(running, running.error)
+        elif reason := running.finish_reason:
             self._leave(running)
             self._end(running.request, Completed(reason))
 

@@ -30,7 +30,7 @@ def load_tinychat(settings: Settings, *, slots: int | None = None) -> TinyChat:
         step=settings.checkpoint_step,
     )
     tokenizer = Tokenizer(read_tokenizer(files.tokenizer))
-    model, digest = _model(files, choose_device(settings.device), settings)
+    model, digest = load_model_of(files, choose_device(settings.device), settings)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise ConfigError(
             f"{files.tokenizer} has {tokenizer.vocab_size} tokens, but the model of "
@@ -41,8 +41,14 @@ def load_tinychat(settings: Settings, *, slots: int | None = None) -> TinyChat:
     )
 
 
-def _model(files: CheckpointFiles, device: torch.device, settings: Settings) -> tuple[Model, str]:
-    """The model and its checkpoint's digest; a CPU computes with packed weights."""
+def load_model_of(
+    files: CheckpointFiles, device: torch.device, settings: Settings
+) -> tuple[Model, str]:
+    """The model that serves a checkpoint, and its digest; a CPU computes with packed weights.
+
+    Raises:
+        ConfigError: A file is damaged, or is no nanochat checkpoint.
+    """
     variant = settings.checkpoint_variant
     if device.type != "cpu" or settings.precision == "fp32":
         return load_model(files, device, variant_name=variant), files.digest()

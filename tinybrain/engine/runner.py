@@ -1,32 +1,43 @@
-"""Forward passes for requests: reads prompts chunk by chunk, decodes a batch by one token.
+"""Forward passes for requests: reads prompts chunk by chunk, decodes a batch by some tokens each.
 
 Knows no queue and no thread: who runs when is the engine's decision.
 """
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate, islice
 
 import torch
 from torch import Tensor
 
 from tinybrain.chat import FinishReason
+from tinybrain.engine.drafts import Drafts
 from tinybrain.engine.kv_cache import KVCache
 from tinybrain.engine.model import Model
 from tinybrain.engine.perplexity import negative_log_likelihoods, perplexity
 from tinybrain.engine.request import PromptRead, Request, SampledToken
-from tinybrain.engine.sampler import Sampler
+from tinybrain.engine.sampler import Sampler, sample
 from tinybrain.engine.slots import Slot, Slots
 
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A request that holds a cache slot; `computed` tokens of its prompt were not reused."""
+    """A request that holds a cache slot; `computed` tokens of its prompt were not reused.
+
+    `must_follow` are tokens that come next whatever the model says. Once there is a
+    `finish_reason` or an `error`, nothing more is to be decoded.
+    """
 
     request: Request
     slot: Slot
     sampler: Sampler
     tokens_left: int
+    drafts: Drafts
+    must_follow: deque[int] = field(default_factory=deque)
     computed: int = 0
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
 
     @property
     def is_reading(self) -> bool:
@@ -44,28 +55,71 @@ class Running:
             reused=length - self.computed,
         )
 
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why there is nothing more to decode, or None."""
-        if self.slot.tokens[-1] in self.request.stop_tokens:
-            return "stop"
-        return None if self.tokens_left > 0 else "length"
+    def draft(self, most: int) -> list[int]:
+        """Up to `most` tokens that must or may come next, no more than can."""
+        most = min(most, self.tokens_left - 1)
+        return list(islice(self.must_follow, most)) or self.drafts.propose(most)
 
-    def choose(self, logits: Tensor) -> SampledToken:
-        """Choose the next token from logits [V]; the next decode puts it into the cache."""
-        sampled = self.sampler.sample(logits)
-        self.slot.extend([sampled.id], [-sampled.logprob])
+    @property
+    def forced(self) -> int | None:
+        """The next token, if there is one that must be it."""
+        return self.must_follow[0] if self.must_follow else None
+
+    def take(self, token: SampledToken | FloatingPointError) -> SampledToken:
+        """Go on with a token; the next decode puts it into the cache.
+
+        Raises:
+            FloatingPointError: There was none to be sampled.
+        """
+        if isinstance(token, FloatingPointError):
+            raise token
+        self.slot.extend([token.id], [-token.logprob])
+        self.drafts.push(token.id)
         self.tokens_left -= 1
-        return sampled
+        if token.forced:
+            self.must_follow.popleft()
+        if self.request.follow:
+            self.must_follow.extend(self.request.follow(token.id))
+        if token.id in self.request.stop_tokens and not token.forced:
+            self.finish_reason = "stop"
+        elif self.tokens_left == 0:
+            self.finish_reason = "length"
+        return token
+
+
+@dataclass(slots=True)
+class _Part:
+    """A request's part in a decode step: the drafts ahead of it, the row to sample from next."""
+
+    running: Running
+    drafts: list[int]
+    row: int
+    chosen: list[SampledToken] = field(default_factory=list)
+
+    def take(self, sampled: SampledToken | FloatingPointError) -> bool:
+        """Take what was sampled; tell whether it was drafted, so that the next row is of use."""
+        try:
+            token = self.running.take(sampled)
+        except Exception as error:  # noqa: BLE001  # kept: the others in the batch go on
+            self.running.error = error
+            return False
+        self.chosen.append(token)
+        drafted, self.drafts = self.drafts[:1], self.drafts[1:]
+        self.row += 1
+        return drafted == [token.id] and self.running.finish_reason is None
 
 
 class Runner:
-    """A model and its cache; prompts are read by at most `chunk` tokens at once."""
+    """A model and its cache; prompts are read by at most `chunk` tokens at once.
 
-    def __init__(self, model: Model, *, slots: int, chunk: int) -> None:
+    A decode step may compute `speculative_rows` rows, where its batch leaves some free.
+    """
+
+    def __init__(self, model: Model, *, slots: int, chunk: int, speculative_rows: int = 0) -> None:
         self._model = model
         self._device = model.device
         self._chunk = chunk
+        self._speculative_rows = speculative_rows
         self._slots = Slots(slots)
         self._cache = KVCache(model.config, slots, dtype=model.kv_dtype, device=model.device)
 
@@ -87,12 +141,13 @@ class Runner:
         """
         sampler = Sampler(request, self._device)
         tokens_left = min(request.max_tokens, self.context_length - len(request.prompt))
-        running = Running(request, self._slots.acquire(request.prompt), sampler, tokens_left)
+        drafts, slot = Drafts(request.prompt), self._slots.acquire(request.prompt)
+        running = Running(request, slot, sampler, tokens_left, drafts)
         self._reuse(running)
         return running
 
-    def prefill(self, running: Running) -> Tensor | None:
-        """Read the next chunk of a prompt; after the last, give logits [V] for the first new token.
+    def prefill(self, running: Running) -> SampledToken | None:
+        """Read the next chunk of a prompt; after the last, give the first new token.
 
         Raises:
             FloatingPointError: The model's logits are not finite.
@@ -107,12 +162,34 @@ class Runner:
         front = hidden[: len(predicted)]
         slot.extend(predicted, negative_log_likelihoods(self._model.logits, front, ids))
         running.computed += len(chunk)
-        return self._model.logits(hidden[-1:])[0] if len(predicted) < len(chunk) else None
+        if len(predicted) == len(chunk):
+            return None
+        return running.take(running.sampler.sample(self._model.logits(hidden[-1:])[0]))
 
-    def decode(self, batch: Sequence[Running]) -> Tensor:
-        """Put each request's newest token into the cache; give logits [B, V] for the next."""
-        newest = [running.slot.tokens[-1:] for running in batch]
-        return self._model.logits(self._forward(batch, newest)[:, 0])
+    def decode(self, batch: Sequence[Running]) -> list[list[SampledToken]]:
+        """Go on with each request by one token or more; give these tokens for each.
+
+        One that fails alone has an `error` then.
+
+        Behind its newest token, a request's drafts run through the model in the same pass. Then
+        tokens are sampled one after the other, as without drafts, for as long as each is the one
+        that was drafted. So the drafts change neither greedy tokens nor the distribution of
+        sampled ones, nor even what a seed gives (as far as the model's kernels round alike).
+        Sources: prompt lookup decoding (Saxena 2023); speculative sampling (Leviathan et al. 2023).
+        """
+        drafts = self._draft(batch)
+        logits = self._logits(batch, drafts)
+        firsts = accumulate((1 + len(draft) for draft in drafts), initial=0)
+        parts = [_Part(*part) for part in zip(batch, drafts, firsts, strict=False)]
+        going = parts
+        while going:
+            sampled = sample(
+                [part.running.sampler for part in going],
+                _rows(logits, [part.row for part in going]),
+                [part.running.forced for part in going],
+            )
+            going = [part for part, token in zip(going, sampled, strict=True) if part.take(token)]
+        return [part.chosen for part in parts]
 
     def release(self, running: Running) -> None:
         """Take back a request's slot; what it has in the cache may serve others."""
@@ -132,6 +209,23 @@ class Runner:
             self._cache.copy(missing, source=other.index, target=slot.index)
             slot.extend(other.tokens[known:shared], other.nll[known:shared])
 
+    def _draft(self, batch: Sequence[Running]) -> list[list[int]]:
+        # All rows are as long as the longest, and what they are filled up with is cached, too.
+        room = self.context_length + 1 - max(len(running.slot.tokens) for running in batch)
+        width = min(self._speculative_rows // len(batch), room)
+        return [running.draft(max(0, width - 1)) for running in batch]
+
+    def _logits(self, batch: Sequence[Running], drafts: Sequence[list[int]]) -> Tensor:
+        """Logits [N, V] after each request's newest token and after each of its drafts."""
+        width = 1 + max(map(len, drafts))
+        ids = [
+            [running.slot.tokens[-1], *draft, *[0] * (width - 1 - len(draft))]
+            for running, draft in zip(batch, drafts, strict=True)
+        ]
+        hidden = self._forward(batch, ids).flatten(0, 1)
+        rows = [n * width + at for n, draft in enumerate(drafts) for at in range(1 + len(draft))]
+        return self._model.logits(_rows(hidden, rows))
+
     def _forward(self, batch: Sequence[Running], ids: Sequence[Sequence[int]]) -> Tensor:
         """Hidden states [B, T, C] of ids [B, T], of which the first is each slot's last token."""
         slots = [running.slot for running in batch]
@@ -143,3 +237,8 @@ class Runner:
             before=[slot.tokens[-2:][0] for slot in slots],
         )
         return self._model(rows, context)
+
+
+def _rows(tensor: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some rows of a tensor, in ascending order; all of them without a copy."""
+    return tensor if len(rows) == len(tensor) else tensor[rows]

@@ -126,9 +126,7 @@ def sample(
     ]
 
 
-def _choose(
-    samplers: Sequence[Sampler], logits: Tensor, forced: Sequence[int | None]
-) -> Tensor:
+def _choose(samplers: Sequence[Sampler], logits: Tensor, forced: Sequence[int | None]) -> Tensor:
     """Ids [B]; rows with as many candidates are drawn together."""
     if any(sampler.adjusts for sampler in samplers):
         logits = torch.stack([s.adjust(row) for s, row in zip(samplers, logits, strict=True)])

@@ -32,6 +32,7 @@ from tinybrain.engine.request import (
     SampledToken,
 )
 from tinybrain.engine.tokenizer import Tokenizer
+from tinybrain.engine.tool_use import ToolUse
 from tinybrain.errors import InvalidRequest, LocalModelError
 
 
@@ -58,9 +59,9 @@ class TinyChat:
     ) -> AsyncGenerator[LocalEvent, None]:
         """Yield one Prefilled, a Token for each sampled token, and one Finished.
 
-        The stop token is a Token too, without text: its certainty counts. A conversation too
-        long for the context loses its oldest turns; an answer ends with "length" where the
-        context does.
+        The stop token is a Token too, without text: its certainty counts. Likewise those of an
+        expression for the calculator; its value is text. A conversation too long for the context
+        loses its oldest turns; an answer ends with "length" where the context does.
 
         Raises:
             InvalidRequest: The conversation cannot be rendered, or a biased token does not exist.
@@ -73,7 +74,7 @@ class TinyChat:
         request = self._request(
             prompt, sampling, lambda event: loop.call_soon_threadsafe(events.put_nowait, event)
         )
-        text = Detokenizer(sampling.stop)
+        text, tools = Detokenizer(sampling.stop), ToolUse(self._tokenizer)
         logprobs = _Logprobs(self._tokenizer, text)
         produced = 0
         self.engine.submit(request)
@@ -84,10 +85,12 @@ class TinyChat:
                         yield Prefilled(perplexity, len(prompt), user_perplexity=user_perplexity)
                     case SampledToken(token, logprob, entropy, margin) as sampled:
                         produced += 1
-                        if sampling.logprobs:
-                            logprobs.push(sampled)
-                        piece = text.push(self._tokenizer.token_bytes(token))
-                        yield Token(piece, logprob, entropy, margin, logprobs.due())
+                        tools.push(token)
+                        raw = b"" if tools.in_expression else self._tokenizer.token_bytes(token)
+                        if raw and sampling.logprobs:
+                            logprobs.push(raw, sampled)
+                        piece, due = text.push(raw), logprobs.due()
+                        yield Token(piece, logprob, entropy, margin, due, sampled.forced)
                         if text.stopped:
                             yield Finished("stop", len(prompt), produced)
                             return
@@ -134,6 +137,7 @@ class TinyChat:
             seed=sampling.seed,
             stop_tokens=self._stop_tokens,
             span=self._last_user_span(prompt),
+            follow=ToolUse(self._tokenizer).push,
         )
 
     def _check_bias(self, sampling: Sampling) -> None:
@@ -167,12 +171,10 @@ class _Logprobs:
         self._text = text
         self._waiting: deque[tuple[int, TokenLogprob]] = deque()
 
-    def push(self, sampled: SampledToken) -> None:
-        """Take in a token before its text is; special ones are no part of the answer."""
-        if raw := self._tokenizer.token_bytes(sampled.id):
-            top = tuple((self._tokenizer.token_bytes(i), logprob) for i, logprob in sampled.top)
-            entry = TokenLogprob(raw, sampled.logprob, top)
-            self._waiting.append((self._text.decoded, entry))
+    def push(self, raw: bytes, sampled: SampledToken) -> None:
+        """Take in a token before its text is."""
+        top = tuple((self._tokenizer.token_bytes(i), logprob) for i, logprob in sampled.top)
+        self._waiting.append((self._text.decoded, TokenLogprob(raw, sampled.logprob, top)))
 
     def due(self) -> tuple[TokenLogprob, ...]:
         """Those whose first character was given out since the last time."""

@@ -29,7 +29,11 @@ class Signals:
 
     @classmethod
     def of(cls, tokens: Sequence[Token], *, perplexity: float | None = None) -> Self:
-        """Measure `tokens`; none at all, or a NaN among them, is the deepest doubt."""
+        """Measure `tokens` but those that were forced.
+
+        None at all, or a NaN among them, is the deepest doubt.
+        """
+        tokens = [token for token in tokens if not token.forced]
         logprobs = [_known(token.logprob, -math.inf) for token in tokens] or [-math.inf]
         entropies = [_known(token.entropy, math.inf) for token in tokens] or [math.inf]
         margins = [_known(token.margin, 0.0) for token in tokens] or [0.0]

@@ -1,0 +1,133 @@
+"""TinyBrain's engine on a CPU, beside its plain reference path and beside transformers.
+
+A random nanochat d20 (561M parameters) is made, and each engine loads it, reads prompts and decodes
+in a process of its own, one after the other; every round runs all of them, so that a busy machine
+slows all. The memory's bandwidth is measured in the same run.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from exactness import exactness
+from generating import OURS, PROMPT
+from latency import Row, markdown
+from random_nanochat import write_checkpoint
+
+BENCHMARKS = Path(__file__).parent
+ENGINES = ("transformers fp32", "transformers bf16", *OURS)
+BATCHES = (1, 8, 32)
+BANDWIDTH_BYTES = 1 << 30
+DEPTH, QUICK_DEPTH = 20, 4
+TIMEOUT_S = 1200
+
+Measured = dict[str, Any]
+
+
+def run(name: str, checkpoint: Path, home: Path, batches: Sequence[int], threads: int) -> Measured:
+    """`generating.Figures` of one engine, in a new process."""
+    arguments = [name, str(checkpoint), str(home), ",".join(map(str, batches)), str(threads)]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "generating.py"), *arguments],
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS.parent)},
+        stdout=subprocess.PIPE,
+        timeout=TIMEOUT_S,
+        check=True,
+    )
+    measured: Measured = json.loads(done.stdout)
+    return measured
+
+
+def bandwidth(repeats: int = 7) -> float:
+    """Bytes a second that all threads together read from memory."""
+    block = torch.ones(BANDWIDTH_BYTES // 4)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        block.sum()
+        times.append(time.perf_counter() - start)
+    return BANDWIDTH_BYTES / min(times)
+
+
+def row(name: str, rounds: Sequence[Measured], read_bytes_s: float) -> Row:
+    """A table's row: medians of the rounds."""
+
+    def of(figure: str) -> float:
+        return median(measured[figure] for measured in rounds)
+
+    def step(batch: str) -> float:
+        return median(measured["step_s"][batch] for measured in rounds)
+
+    said: Row = {
+        "engine": name,
+        "load s": round(of("load_s"), 2),
+        "first token s": round(of("first_token_s"), 2),
+        "prefill tok/s": round(PROMPT / of("first_token_s")),
+    }
+    turns = [m["second_turn_s"] for m in rounds if m["second_turn_s"]]
+    said["second turn"] = f"{median(turns) / of('first_token_s'):.0%}" if turns else "-"
+    for batch in rounds[0]["step_s"]:
+        said[f"b{batch} ms"] = round(step(batch) * 1000, 1)
+        said[f"b{batch} tok/s"] = round(int(batch) / step(batch), 1)
+    said["of the roof"] = f"{of('read_bytes') / read_bytes_s / step('1'):.0%}"
+    said["peak MB"] = round(of("peak_bytes") / 1e6)
+    return said
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a small model, under a minute")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there too")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=ENGINES, default=ENGINES, metavar="ENGINE")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    measured: dict[str, list[Measured]] = {name: [] for name in arguments.only}
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint, home = Path(scratch) / "nanochat", Path(scratch) / "home"
+        write_checkpoint(checkpoint, depth=QUICK_DEPTH if arguments.quick else DEPTH)
+        first_loads = {
+            name: round(run(name, checkpoint, home, (), arguments.threads)["load_s"], 1)
+            for name in arguments.only
+        }
+        read_bytes_s = bandwidth()
+        for _ in range(arguments.rounds):
+            for name in arguments.only:
+                measured[name].append(run(name, checkpoint, home, BATCHES, arguments.threads))
+    report: dict[str, object] = {
+        "CPUs": os.cpu_count(),
+        "threads": arguments.threads,
+        "vector instructions": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.platform(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "memory GB/s": round(read_bytes_s / 1e9, 1),
+        "load after": round(os.getloadavg()[0], 1),
+        "first load s (converts)": first_loads,
+    }
+    print(", ".join(f"{name} {value}" for name, value in report.items()))
+    rows = [row(name, rounds, read_bytes_s) for name, rounds in measured.items()]
+    print(f"\n{markdown(rows)}")
+    with torch.inference_mode():
+        quality = exactness()
+    print(f"\nThe model that ships, against fp32\n\n{markdown(quality)}")
+    if arguments.json:
+        arguments.json.write_text(
+            json.dumps(report | {"engines": measured, "exactness": quality}, indent=2)
+        )
+
+
+if __name__ == "__main__":
+    main()
