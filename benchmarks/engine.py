@@ -27,7 +27,8 @@ from random_nanochat import write_checkpoint
 
 BENCHMARKS = Path(__file__).parent
 ENGINES = ("transformers fp32", "transformers bf16", *OURS)
-BATCHES = (1, 8, 32)
+CONVERTED = ("16-bit", "int8")
+BATCHES, QUICK_BATCHES = (1, 8, 32), (1, 8)
 BANDWIDTH_BYTES = 1 << 30
 DEPTH, QUICK_DEPTH = 20, 4
 TIMEOUT_S = 1200
@@ -87,7 +88,7 @@ def row(name: str, rounds: Sequence[Measured], read_bytes_s: float) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small model, under a minute")
+    parser.add_argument("--quick", action="store_true", help="a small model, some two minutes")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there too")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=ENGINES, default=ENGINES, metavar="ENGINE")
@@ -101,11 +102,13 @@ def main() -> None:
         first_loads = {
             name: round(run(name, checkpoint, home, (), arguments.threads)["load_s"], 1)
             for name in arguments.only
+            if name in CONVERTED
         }
         read_bytes_s = bandwidth()
+        batches = QUICK_BATCHES if arguments.quick else BATCHES
         for _ in range(arguments.rounds):
             for name in arguments.only:
-                measured[name].append(run(name, checkpoint, home, BATCHES, arguments.threads))
+                measured[name].append(run(name, checkpoint, home, batches, arguments.threads))
     report: dict[str, object] = {
         "CPUs": os.cpu_count(),
         "threads": arguments.threads,

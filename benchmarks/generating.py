@@ -6,7 +6,7 @@ weights; prints one JSON document. Prompts are random, so that no two share a pr
 
 import json
 import queue
-import resource
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -135,7 +135,7 @@ def measure(engine: Ours | Transformers, figures: Figures, batches: Sequence[int
         heard = engine.answers([prompt() for _ in range(batch)], ANSWER * (1 if batch < 8 else 2))
         figures.step_s[batch] = _step([times for _, times in heard])
         if batch == 1:  # larger ones keep more conversations, not more of the model
-            figures.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            figures.peak_bytes = _peak_bytes()
 
 
 def _step(answers: Sequence[Sequence[float]]) -> float:
@@ -148,6 +148,12 @@ def _step(answers: Sequence[Sequence[float]]) -> float:
         if begin <= earlier and later <= end
     ]
     return median(steps)
+
+
+def _peak_bytes() -> int:
+    # Not getrusage: that begins with the size of the process that started this one.
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(peak) * 1024
 
 
 def _read_bytes(name: str, files: CheckpointFiles) -> int:

@@ -5,9 +5,13 @@ import math
 import pytest
 from torch.nn import functional
 
+from tinybrain.engine.checkpoint import read_checkpoint
 from tinybrain.engine.drafts import Drafts
+from tinybrain.engine.fast_gpt import FastGPT
+from tinybrain.engine.kernels import FP16, INT8
 from tinybrain.engine.request import Request
 from tinybrain.engine.runner import Runner
+from tinybrain.engine.serving_weights import FromCheckpoint
 
 
 def start(runner, prompt, max_tokens=32, **options):
@@ -228,6 +232,21 @@ def test_a_seed_gives_the_same_tokens_with_drafts_and_without(golden, prompt_of_
     (plain, expected), (speculated, tokens) = told
     assert tokens == expected
     assert speculated < plain == 49
+
+
+@pytest.mark.parametrize("kind", [FP16, INT8])
+def test_not_a_bit_of_a_packed_models_answer_depends_on_drafts(golden, prompt_of_golden, kind):
+    checkpoint = read_checkpoint(golden.files, variant_name=None)
+    model = FastGPT(FromCheckpoint(checkpoint, kind), kind)
+    told = []
+    for drafts in ([], [0] * 50, "told before"):
+        runner = Runner(model, slots=1, chunk=256, speculative_rows=8)
+        running = start(runner, prompt_of_golden, 50, temperature=1.0, seed=1)
+        running.drafts = Scripted(told[0][0][200:] if drafts == "told before" else drafts)
+        read(runner, running)
+        steps(runner, running)
+        told.append((running.slot.tokens, running.slot.nll))
+    assert told[0] == told[1] == told[2]
 
 
 def test_drafts_that_come_true_are_told_in_one_step(speculating, golden, running, shapes):

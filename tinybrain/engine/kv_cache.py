@@ -13,6 +13,15 @@ from torch import Tensor
 from tinybrain.engine.attention import attention, visible
 from tinybrain.engine.gpt import GPTConfig
 
+GROUP = 4
+"""Queries attended to at once when tokens are decoded on a CPU; they take no longer than one."""
+
+DECODE_WIDTH = 16
+"""Up to so many tokens a row are decoded, more are a prompt's."""
+
+BLOCK = 16
+"""Positions that are read together when tokens are decoded on a CPU."""
+
 
 class KVCache:
     """A store [layers, 2, slots, kv heads, sequence_len, head_dim]."""
@@ -58,10 +67,22 @@ class CachedRows:
         self._store = store
         self._ids, self._before = ids, before
         self._slots = torch.tensor(slots, device=store.device)
-        self._parts = _parts(slots, [start + width for start in starts], store.device)
+        # A CPU rounds a query's sums alike only in products of the same shape. So that a token
+        # depends neither on drafts nor on neighbours, those decoded are attended to in groups of
+        # the same size, over lengths that are rounded up.
+        grouped = store.device.type == "cpu" and width <= DECODE_WIDTH
+        self._group, block = (GROUP, BLOCK) if grouped else (width, 1)
+        ends = [
+            start + min(end, width)
+            for start in starts
+            for end in range(self._group, width + self._group, self._group)
+        ]
+        lengths = [min(-(-end // block) * block, store.shape[-2]) for end in ends]
+        groups = len(ends) // len(starts)
+        self._parts = _parts([s for s in slots for _ in range(groups)], lengths, store.device)
         offsets = torch.arange(width, device=store.device)
         self.positions = torch.tensor(starts, device=store.device)[:, None] + offsets
-        self._places = torch.arange(max(starts) + width, device=store.device)
+        self._places = torch.arange(max(lengths), device=store.device)
         self._masks: dict[int | None, Tensor] = {}
 
     @property
@@ -77,26 +98,32 @@ class CachedRows:
         keys, values = self._store[layer]
         keys[self._slots[:, None], :, self.positions] = k.to(keys.dtype)
         values[self._slots[:, None], :, self.positions] = v.to(values.dtype)
+        queries = self._grouped(q)
         attended = [
-            attention(q[rows], keys[slots, :, seen], values[slots, :, seen], mask)
+            attention(queries[rows], keys[slots, :, seen], values[slots, :, seen], mask)
             for rows, slots, seen, mask in self._looks(window)
         ]
-        return attended[0] if len(attended) == 1 else torch.cat(attended)
+        y = attended[0] if len(attended) == 1 else torch.cat(attended)
+        return y.reshape(len(q), -1, *q.shape[2:])[:, : q.shape[1]]
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        """Rows [B, T, ...] as groups [B * groups, group, ...], the last of a row filled up."""
+        fill = -x.shape[1] % self._group
+        if fill:
+            x = torch.cat([x, x[:, -1:].expand(-1, fill, *x.shape[2:])], dim=1)
+        return x.reshape(-1, self._group, *x.shape[2:])
 
     def _looks(
         self, window: int | None
     ) -> Iterator[tuple[slice, slice | Tensor, slice, Tensor | None]]:
         """Rows to attend at once, their slots, the positions to read there, and a mask of these."""
         for rows, slots, length in self._parts:
-            if rows.stop - rows.start == 1 == self.positions.shape[1]:
-                # One query sees all that it may look at: what it may not is not read.
-                yield rows, slots, slice(max(0, length - 1 - window) if window else 0, length), None
-            else:
-                yield rows, slots, slice(length), self._mask(window)[rows, ..., :length]
+            yield rows, slots, slice(length), self._mask(window)[rows, ..., :length]
 
     def _mask(self, window: int | None) -> Tensor:
         if window not in self._masks:
-            self._masks[window] = visible(self.positions, self._places, window)
+            queries = self._grouped(self.positions)
+            self._masks[window] = visible(queries, self._places, window)
         return self._masks[window]
 
 
