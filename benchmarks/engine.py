@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there too")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=ENGINES, default=ENGINES, metavar="ENGINE")
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, metavar="N")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -105,7 +106,7 @@ def main() -> None:
             if name in CONVERTED
         }
         read_bytes_s = bandwidth()
-        batches = QUICK_BATCHES if arguments.quick else BATCHES
+        batches = QUICK_BATCHES if arguments.quick else arguments.batches
         for _ in range(arguments.rounds):
             for name in arguments.only:
                 measured[name].append(run(name, checkpoint, home, batches, arguments.threads))
