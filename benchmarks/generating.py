@@ -51,17 +51,12 @@ class Ours:
         settings = load_settings(precision=precision, home=home, device="cpu")
         self.model, _ = load_model_of(files, torch.device("cpu"), settings)
         self.engine = Engine(self.model, slots=32, max_waiting=64, speculative_rows=0)
-        self.answer([1], 1)
-
-    def answer(self, prompt: Sequence[int], tokens: int) -> tuple[list[int], list[float]]:
-        """The ids of one answer, and the times from its submission to each."""
-        (answer,) = self.answers([prompt], tokens)
-        return answer
+        self.answers([[1]], 1)
 
     def answers(
         self, prompts: Sequence[Sequence[int]], tokens: int
     ) -> list[tuple[list[int], list[float]]]:
-        """Answers asked for together; see `answer`."""
+        """Of answers asked for together, the ids and the times from submission to each."""
         events: queue.SimpleQueue = queue.SimpleQueue()
         start = time.perf_counter()
         for index, prompt in enumerate(prompts):
@@ -95,11 +90,7 @@ class Transformers:
 
         dtype = torch.bfloat16 if name.endswith("bf16") else torch.float32
         self.model = in_transformers(load_model(files, torch.device("cpu"))).to(dtype)
-        self.answer([1], 1)
-
-    def answer(self, prompt: Sequence[int], tokens: int) -> tuple[list[int], list[float]]:
-        (answer,) = self.answers([prompt], tokens)
-        return answer
+        self.answers([[1]], 1)
 
     def answers(
         self, prompts: Sequence[Sequence[int]], tokens: int
@@ -124,11 +115,12 @@ def measure(engine: Ours | Transformers, figures: Figures, batches: Sequence[int
     firsts, seconds = [], []
     for _ in range(PROMPTS):
         first = prompt()
-        ids, times = engine.answer(first, ANSWER)
+        ((ids, times),) = engine.answers([first], ANSWER)
         firsts.append(times[0])
         if isinstance(engine, Ours):
             turn = [*first, *ids, *prompt()[:TURN]]
-            seconds.append(engine.answer(turn, 1)[1][0])
+            ((_, again),) = engine.answers([turn], 1)
+            seconds.append(again[0])
     figures.first_token_s = median(firsts)
     figures.second_turn_s = median(seconds) if seconds else None
     for batch in batches:
@@ -177,6 +169,8 @@ def main() -> None:
         figures.load_s = time.perf_counter() - start
         if batches:
             measure(engine, figures, [int(batch) for batch in batches.split(",")])
+        if isinstance(engine, Ours):
+            engine.engine.close()  # a thread inside torch would abort the interpreter's end
     figures.read_bytes = _read_bytes(name, files)
     print(json.dumps(asdict(figures)))
 

@@ -3,8 +3,16 @@ import torch
 from torch.nn import functional
 
 from tinybrain.engine.kernels import BF16, FP16, FP32, INT8, MANY_ROWS, by_rows, quantise
+from tinybrain.engine.precision import works
 
 EXACTNESS = {FP32: 1e-6, FP16: 1e-3, BF16: 1e-2, INT8: 3e-2}
+
+
+@pytest.fixture(autouse=True)
+def only_what_is_there(request):
+    kind = request.node.callspec.params.get("kind") if hasattr(request.node, "callspec") else None
+    if kind and not works(kind):
+        pytest.skip(f"this machine has no kernel for {kind.name}")
 
 
 @pytest.fixture

@@ -62,6 +62,21 @@ def test_a_changed_checkpoint_is_read_anew(v1_weights, golden, tmp_path):
     assert PackedFiles(home).digest == golden.files.digest()
 
 
+def test_a_changed_checkpoint_that_cannot_be_kept_is_not_taken_for_the_old(
+    v1_weights, golden, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    v1_weights()
+    (home,) = tmp_path.iterdir()
+    about = json.loads((home / "about.json").read_bytes())
+    about["stamp"][0][-1] -= 1
+    (home / "about.json").write_text(json.dumps(about))
+    monkeypatch.setattr(packed_files, "save_file", full)
+    assert not isinstance(v1_weights()[0], PackedFiles)
+
+
 def damage_about(home):
     (home / "about.json").write_text("{")
 

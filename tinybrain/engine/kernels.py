@@ -58,11 +58,11 @@ class BrainFloatLinear:
     """Weights and activations in bf16 (oneDNN): for many rows, on CPUs that multiply bf16."""
 
     def __init__(self, weight: Tensor) -> None:
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)  # noqa: SLF001
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)  # noqa: SLF001  # torch's own
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map x [..., in] to [..., out]."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001  # torch's own
             x.bfloat16(), self._packed, None, "none", [], ""
         )
         return y.float()
@@ -80,7 +80,7 @@ class Int8Linear:
         self._scales = scales
         self._zeros = torch.zeros(len(scales), dtype=torch.int32)
         # Without VNNI two products are summed in 16 bits: a bit less keeps them from saturating.
-        self._levels = 127.0 if torch.cpu._is_vnni_supported() else 63.0  # noqa: SLF001
+        self._levels = 127.0 if torch.cpu._is_vnni_supported() else 63.0  # noqa: SLF001  # torch's own
         self._middle = torch.tensor(128.5)  # and a half: the conversion to uint8 truncates
 
     def __call__(self, x: Tensor) -> Tensor:

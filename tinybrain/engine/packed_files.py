@@ -68,17 +68,20 @@ def serving_weights(
     name = f"{files.weights.resolve()} {variant_name}"
     place = home / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}-{kind.name}"
     stamp = _stamp(files)
-    if (kept := _open(place)) and kept.stamp == stamp:
+    if kept := _open(place, stamp):
         return kept, kept.digest
     prepared = FromCheckpoint(read_checkpoint(files, variant_name=variant_name), kind)
     digest = files.digest()
     _keep(prepared, place, {"digest": digest, "stamp": stamp})
-    return _open(place) or prepared, digest
+    return _open(place, stamp) or prepared, digest
 
 
-def _open(home: Path) -> PackedFiles | None:
+def _open(home: Path, stamp: object) -> PackedFiles | None:
+    """What is kept there, if it is whole and of the very files of this stamp."""
     try:
         kept = PackedFiles(home)
+        if kept.stamp != stamp:
+            return None
         for layer in _layers(kept.config):
             kept.group(layer)  # maps it: a damaged file shows now
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):

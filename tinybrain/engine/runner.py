@@ -141,7 +141,8 @@ class Runner:
         """
         sampler = Sampler(request, self._device)
         tokens_left = min(request.max_tokens, self.context_length - len(request.prompt))
-        drafts, slot = Drafts(request.prompt), self._slots.acquire(request.prompt)
+        drafts = Drafts(request.prompt if self._speculative_rows > 1 else ())
+        slot = self._slots.acquire(request.prompt)
         running = Running(request, slot, sampler, tokens_left, drafts)
         self._reuse(running)
         return running

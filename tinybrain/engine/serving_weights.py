@@ -76,7 +76,7 @@ class FromCheckpoint:
 
 def _in_16_bits(embedding: Tensor) -> Tensor:
     # nanochat's GPU runs save embeddings in bf16; of fp32 ones, fp16 keeps more.
-    return embedding if embedding.dtype.itemsize <= 2 else embedding.half()  # noqa: PLR2004
+    return embedding if embedding.dtype.itemsize <= 2 else embedding.half()  # noqa: PLR2004  # bytes
 
 
 def _pairs(weight: Tensor, width: int) -> Tensor:

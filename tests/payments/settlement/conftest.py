@@ -17,7 +17,7 @@ def database_url(tmp_path):
 
 @pytest.fixture(scope="module")
 def chain(start_chain, tmp_path_factory):
-    """Its time goes ahead of the clock's here, so it is nobody else's."""
+    """Its time goes ahead of the clock's here and its blocks are taken back: nobody else's."""
     chain = start_chain(tmp_path_factory.mktemp("chain"))
     yield chain
     chain.stop()

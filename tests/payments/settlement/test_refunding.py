@@ -7,7 +7,7 @@ import pytest
 from eth_account import Account
 from pydantic import SecretStr
 
-from tests.payments.settling import LosesAnswers, Merchant
+from tests.payments.settling import LosesAnswers
 from tinybrain.config import load_settings
 from tinybrain.devnet.wallets import private_key
 from tinybrain.errors import PaymentServiceError
@@ -18,26 +18,10 @@ pytestmark = pytest.mark.chain
 
 
 @pytest.fixture
-def database_url(tmp_path):
-    return f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
-
-
-@pytest.fixture
-async def merchant(chain, database, ledger, clock):
+def clock(clock):
+    """The real time, which the chain here keeps to."""
     clock.now = time.time()
-    merchant = Merchant(chain, database, ledger, clock)
-    yield merchant
-    await merchant.aclose()
-
-
-@pytest.fixture
-def settler(merchant):
-    return merchant.settler()
-
-
-@pytest.fixture
-def payer(chain):
-    return chain.new_wallet()
+    return clock
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 import pytest
 from x402.schemas import SettleResponse
 
-from tests.payments.settling import NETWORK, LosesAnswers, Merchant
+from tests.payments.settling import NETWORK, LosesAnswers
 from tinybrain.payments.records import Collected
 from tinybrain.payments.reorganisations import Reorganisations
 
@@ -15,29 +15,10 @@ DEPTH = 3
 
 
 @pytest.fixture
-def database_url(tmp_path):
-    return f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
-
-
-@pytest.fixture(scope="module")
-def chain(start_chain, tmp_path_factory):
-    """A chain of its own: what is reorganised here would be missed by other tests."""
-    chain = start_chain(tmp_path_factory.mktemp("chain"))
-    yield chain
-    chain.stop()
-
-
-@pytest.fixture
-async def merchant(chain, database, ledger, clock):
+def clock(clock):
+    """The real time, which the chain here keeps to."""
     clock.now = time.time()
-    merchant = Merchant(chain, database, ledger, clock)
-    yield merchant
-    await merchant.aclose()
-
-
-@pytest.fixture
-def settler(merchant):
-    return merchant.settler()
+    return clock
 
 
 @pytest.fixture
@@ -45,11 +26,6 @@ def reorganisations(merchant):
     return Reorganisations(
         merchant.ledger, merchant.reads, merchant.metrics, confirmations=CONFIRMATIONS
     )
-
-
-@pytest.fixture
-def payer(chain):
-    return chain.new_wallet()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from tests.payments.settling import COMPLETED, NETWORK, Merchant
+from tests.payments.settling import COMPLETED, NETWORK
 from tinybrain.devnet.chain import control
 from tinybrain.errors import Unauthorized
 from tinybrain.payments.books import Books
@@ -22,33 +22,8 @@ pytestmark = pytest.mark.chain
 
 
 @pytest.fixture
-def database_url(tmp_path):
-    return f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
-
-
-@pytest.fixture(scope="module")
-def chain(start_chain, tmp_path_factory):
-    """Its time goes ahead of the clock's here, so it is nobody else's."""
-    chain = start_chain(tmp_path_factory.mktemp("chain"))
-    yield chain
-    chain.stop()
-
-
-@pytest.fixture
-async def merchant(chain, database, ledger, clock):
-    merchant = Merchant(chain, database, ledger, clock)
-    yield merchant
-    await merchant.aclose()
-
-
-@pytest.fixture
 def housekeeping(merchant):
     return _housekeeping(merchant)
-
-
-@pytest.fixture
-def payer(chain):
-    return chain.new_wallet()
 
 
 @pytest.fixture
