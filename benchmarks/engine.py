@@ -88,7 +88,7 @@ def row(name: str, rounds: Sequence[Measured], read_bytes_s: float) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small model, some two minutes")
+    parser.add_argument("--quick", action="store_true", help="a small model, two to three minutes")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there too")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=ENGINES, default=ENGINES, metavar="ENGINE")
