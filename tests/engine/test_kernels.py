@@ -2,10 +2,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tinybrain.engine.gpt import rms_norm
 from tinybrain.engine.kernels import BF16, FP16, FP32, INT8, MANY_ROWS, by_rows, quantise
+from tinybrain.engine.native_kernels import NATIVE_HALF, NATIVE_INT8
 from tinybrain.engine.precision import works
 
-EXACTNESS = {FP32: 1e-6, FP16: 1e-3, BF16: 1e-2, INT8: 3e-2}
+EXACTNESS = {FP32: 1e-6, FP16: 1e-3, NATIVE_HALF: 1e-3, BF16: 1e-2, INT8: 3e-2, NATIVE_INT8: 3e-2}
+INDEPENDENT = (FP16, INT8, NATIVE_HALF, NATIVE_INT8)
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +39,46 @@ def test_every_row_is_the_product_as_exactly_as_its_type_allows(kind, weight, ro
     assert found.dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind", [FP16, INT8], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", INDEPENDENT, ids=lambda kind: kind.name)
 def test_a_row_does_not_depend_on_its_neighbours(kind, weight, rows):
     linear = kind.pack(*kind.prepare(weight))
     together = linear(rows)
     assert all(torch.equal(linear(rows[i : i + 1]), together[i : i + 1]) for i in range(len(rows)))
+
+
+@pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)
+def test_what_comes_before_and_after_a_product(kind, weight, rows):
+    linear = kind.pack(*kind.prepare(weight))
+    add = torch.randn(40, 96, generator=torch.Generator().manual_seed(3))
+    found = linear(rows, norm=True, squared_relu=True, cap=15, add=add)
+    product = functional.linear(rms_norm(rows), weight)
+    expected = 15 * torch.tanh(product.relu().square() / 15) + add
+    assert (found - expected).norm() < 3 * EXACTNESS[kind] * (expected - add).norm()
+    # A squared ReLU and a cap hide what is negative or large.
+    normed = linear(rows, norm=True)
+    assert (normed - product).norm() < EXACTNESS[kind] * product.norm()
+    assert linear(rows, squared_relu=True).equal(linear(rows).relu().square())
+
+
+@pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("shape", [(1, 1), (65, 3), (63, 17), (130, 100)])
+def test_weights_of_any_shape(kind, shape):
+    generator = torch.Generator().manual_seed(4)
+    weight, x = (
+        torch.randn(*shape, generator=generator),
+        torch.randn(7, shape[1], generator=generator),
+    )
+    expected = functional.linear(x, weight)
+    found = kind.pack(*kind.prepare(weight))(x)
+    assert (found - expected).norm() <= EXACTNESS[kind] * expected.norm()
+
+
+@pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)
+def test_likelihoods_are_those_of_its_capped_products(kind, weight, rows):
+    linear = kind.pack(*kind.prepare(weight))
+    ids = torch.arange(40) * 2 % 96
+    expected = functional.cross_entropy(linear(rows, cap=20), ids, reduction="none")
+    torch.testing.assert_close(linear.nll(rows, ids, cap=20), expected, atol=2e-5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)

@@ -9,6 +9,8 @@ from tinybrain.engine.checkpoint import read_checkpoint
 from tinybrain.engine.drafts import Drafts
 from tinybrain.engine.fast_gpt import FastGPT
 from tinybrain.engine.kernels import FP16, INT8
+from tinybrain.engine.native_kernels import NATIVE_HALF, NATIVE_INT8
+from tinybrain.engine.precision import works
 from tinybrain.engine.request import Request
 from tinybrain.engine.runner import Runner
 from tinybrain.engine.serving_weights import FromCheckpoint
@@ -234,8 +236,10 @@ def test_a_seed_gives_the_same_tokens_with_drafts_and_without(golden, prompt_of_
     assert speculated < plain == 49
 
 
-@pytest.mark.parametrize("kind", [FP16, INT8])
+@pytest.mark.parametrize("kind", [FP16, INT8, NATIVE_HALF, NATIVE_INT8], ids=lambda kind: kind.name)
 def test_not_a_bit_of_a_packed_models_answer_depends_on_drafts(golden, prompt_of_golden, kind):
+    if not works(kind):
+        pytest.skip(f"this machine has no kernel for {kind.name}")
     checkpoint = read_checkpoint(golden.files, variant_name=None)
     model = FastGPT(FromCheckpoint(checkpoint, kind), kind)
     told = []

@@ -1,8 +1,9 @@
 """The model of gpt.py for serving: the same function of token ids, with prepacked weights.
 
-What makes it fast on a CPU: kernels that read 16 or 8 bits a weight (`kernels.py`), queries, keys
-and values from one product, the rotation as one complex multiplication, keys and values cached in
-16 bits. gpt.py is the definition it is tested against.
+What makes it fast on a CPU: kernels that read 16 or 8 bits a weight and do what comes before and
+after a product with it (`kernels.py`), queries, keys and values from one product, the rotation as
+one complex multiplication, keys and values cached in 16 bits. gpt.py is the definition it is tested
+against.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tinybrain.engine.attention import Context
-from tinybrain.engine.gpt import SMEAR_CHANNELS, rms_norm, rotary_table, window_of
+from tinybrain.engine.gpt import SMEAR_CHANNELS, rms_norm, window_of
 from tinybrain.engine.kernels import Kind
+from tinybrain.engine.rotary import Rotary
 from tinybrain.engine.serving_weights import Group, ServingWeights
 
 PACKING_THREADS = 2
@@ -50,8 +52,7 @@ class FastGPT:
             self._head = kind.pack(*top["head"])
             self._blocks = list(blocks)
         (self._embedding,) = top["embedding"]
-        cos, sin = rotary_table(self.config, self.variant)
-        self._rotary = torch.complex(cos, -sin)  # by -theta
+        self._rotary = Rotary(self.config, self.variant)
         self._residual, self._first = _numbers(top, "resid_lambdas"), _numbers(top, "x0_lambdas")
         if self.variant.smear:
             (self._smear_gate,) = top["smear_gate"]
@@ -61,19 +62,17 @@ class FastGPT:
 
     def __call__(self, ids: Tensor, context: Context) -> Tensor:
         """Hidden states [B, T, C] of token ids [B, T], ready for `logits`."""
-        rotation = self._rotary[context.positions].unsqueeze(-2)
         x = self._embed(ids, context)
         first = middle = x
         for layer, block in enumerate(self._blocks):
             if self.variant.residual_scales:
                 x = self._residual[layer] * x + self._first[layer] * first
-            normed = rms_norm(x)
-            q, k, v = self._project(block, normed, rotation)
+            q, k, v = self._project(block, x, context.positions)
             if block.values:
-                v = v + self._embedded_values(block, ids, normed)
+                v += self._embedded_values(block, ids, x)
             attended = context.attend(layer, q, k, v, window=block.window)
-            x = x + block.attended(attended.flatten(-2))
-            x = x + block.down(block.up(rms_norm(x)).relu_().square_())
+            x = block.attended(attended.flatten(-2), add=x)
+            x = block.down(block.up(x, norm=True, squared_relu=True), add=x)
             if layer == self.config.n_layer // 2:
                 middle = x
         if self.variant.smear:
@@ -82,8 +81,11 @@ class FastGPT:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float logits [..., vocab_size] of just the hidden states [..., C] asked for."""
-        cap = self.variant.logit_cap
-        return self._head(hidden).div_(cap).tanh_().mul_(cap)
+        return self._head(hidden, cap=self.variant.logit_cap)
+
+    def nll(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Negative log-likelihoods [N] of ids [N], in nats, each after its hidden state [N, C]."""
+        return self._head.nll(hidden, ids, cap=self.variant.logit_cap)
 
     def _embed(self, ids: Tensor, context: Context) -> Tensor:
         x = rms_norm(functional.embedding(ids, self._embedding).float())
@@ -95,23 +97,17 @@ class FastGPT:
         )
         return x + gate * before * (context.positions > 0).unsqueeze(-1)
 
-    def _project(
-        self, block: Block, normed: Tensor, rotation: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [B, T, H, D]; queries and keys in the order of `_pairs`."""
+    def _project(self, block: Block, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, T, H, D] of x [B, T, C], in `serving_weights`' order."""
         heads, kv_heads = self.config.n_head, self.config.n_kv_head
-        parts = torch.unflatten(block.qkv(normed), -1, (-1, self.config.head_dim))
-        qk, v = parts[..., :-kv_heads, :], parts[..., -kv_heads:, :]
-        turned = torch.view_as_complex(torch.unflatten(qk, -1, (-1, 2))) * rotation
-        qk = rms_norm(torch.view_as_real(turned).flatten(-2))
-        if self.variant.qk_scale != 1:
-            qk = qk * self.variant.qk_scale
-        return qk[..., :heads, :], qk[..., heads:, :], v
+        parts = torch.unflatten(block.qkv(x, norm=True), -1, (-1, self.config.head_dim))
+        qk = self._rotary(parts[..., :-kv_heads, :], positions)
+        return qk[..., :heads, :], qk[..., heads:, :], parts[..., -kv_heads:, :]
 
-    def _embedded_values(self, block: Block, ids: Tensor, normed: Tensor) -> Tensor:
-        """What value embeddings add to the values [B, T, Hkv, D] of normed [B, T, C]."""
+    def _embedded_values(self, block: Block, ids: Tensor, x: Tensor) -> Tensor:
+        """What value embeddings add to the values [B, T, Hkv, D] of x [B, T, C]."""
         embedding, gate = block.values
-        channels = normed[..., : self.variant.value_gate]
+        channels = rms_norm(x)[..., : self.variant.value_gate]
         share = torch.sigmoid(functional.linear(channels, gate)) * self.variant.value_gate_scale
         values = functional.embedding(ids, embedding).float()
         return share.unsqueeze(-1) * torch.unflatten(values, -1, (self.config.n_kv_head, -1))

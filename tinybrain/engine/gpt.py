@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinybrain.engine.attention import Context
+from tinybrain.engine.perplexity import negative_log_likelihoods
 from tinybrain.engine.variants import Variant
 
 RMS_EPS = 1.1920929e-07  # what F.rms_norm(eps=None) uses for fp32, bf16 and fp16 alike
@@ -242,6 +243,10 @@ class GPT(nn.Module):
         raw: Tensor = self.lm_head(hidden)
         cap = self.variant.logit_cap
         return cap * torch.tanh(raw.float() / cap)
+
+    def nll(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Negative log-likelihoods [N] of ids [N], in nats, each after its hidden state [N, C]."""
+        return negative_log_likelihoods(self.logits, hidden, ids)
 
     def _embed(self, ids: Tensor, context: Context) -> Tensor:
         x = rms_norm(self.transformer.wte(ids))

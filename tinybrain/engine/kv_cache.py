@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from tinybrain.engine.attention import attention, visible
+from tinybrain.engine.attention import Context, attention, visible
 from tinybrain.engine.gpt import GPTConfig
+from tinybrain.engine.native import LANES, Library, library
 
 GROUP = 4
 """Queries attended to at once when tokens are decoded on a CPU; they take no longer than one."""
@@ -32,15 +33,19 @@ class KVCache:
         shape = (config.n_layer, 2, slots, config.n_kv_head, config.sequence_len, config.head_dim)
         # Zeros, not empty: a masked position has weight 0, and 0 times a stray NaN is NaN.
         self.store = zeros(shape, dtype=dtype, device=device)
+        native = device.type == "cpu" and dtype == torch.float16 and config.head_dim % LANES == 0
+        self._native = library() if native else None
 
     def rows(
         self, ids: Tensor, *, slots: Sequence[int], starts: Sequence[int], before: Sequence[int]
-    ) -> "CachedRows":
+    ) -> Context:
         """The context of a forward pass whose row i appends ids[i] to slots[i].
 
         Row i's first token has position starts[i], and before[i] is the token in front of it (any,
         at position 0); rows may start at different positions.
         """
+        if self._native:
+            return NativeRows(self._native, self.store, ids, slots, starts, before)
         return CachedRows(self.store, ids, slots, starts, before)
 
     def copy(self, positions: slice, *, source: int, target: int) -> None:
@@ -52,7 +57,51 @@ class KVCache:
         self.store[:, :, slot] = 0
 
 
-class CachedRows:
+class _Rows:
+    """Where the tokens ids [B, T] stand, and what is in front of each."""
+
+    def __init__(self, ids: Tensor, starts: Sequence[int], before: Sequence[int]) -> None:
+        self._ids, self._before = ids, before
+        offsets = torch.arange(ids.shape[1], device=ids.device)
+        self.positions = torch.tensor(starts, device=ids.device)[:, None] + offsets
+
+    @property
+    def before(self) -> Tensor:
+        """See `Context`; made when it is asked for, because most models do not."""
+        first = torch.tensor(self._before, device=self._ids.device)[:, None]
+        return torch.cat([first, self._ids[:, :-1]], dim=1)
+
+
+class NativeRows(_Rows):
+    """A context as `CachedRows`, computed by the engine's own kernels."""
+
+    def __init__(
+        self,
+        native: Library,
+        store: Tensor,
+        ids: Tensor,
+        slots: Sequence[int],
+        starts: Sequence[int],
+        before: Sequence[int],
+    ) -> None:
+        super().__init__(ids, starts, before)
+        self._native, self._store = native, store
+        self._slots = torch.tensor(slots)
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None
+    ) -> Tensor:
+        """See `Context`."""
+        return self._native.attend(
+            *(q, k, v),
+            cache=self._store[layer],
+            slots=self._slots,
+            positions=self.positions,
+            window=window,
+        )
+
+
+class CachedRows(_Rows):
     """A context that writes new keys and values into the cache and attends to the cached ones."""
 
     def __init__(
@@ -63,9 +112,9 @@ class CachedRows:
         starts: Sequence[int],
         before: Sequence[int],
     ) -> None:
+        super().__init__(ids, starts, before)
         width = ids.shape[1]
         self._store = store
-        self._ids, self._before = ids, before
         self._slots = torch.tensor(slots, device=store.device)
         # A CPU rounds a query's sums alike only in products of the same shape. So that a token
         # depends neither on drafts nor on neighbours, those decoded are attended to in groups of
@@ -80,16 +129,8 @@ class CachedRows:
         lengths = [min(-(-end // block) * block, store.shape[-2]) for end in ends]
         groups = len(ends) // len(starts)
         self._parts = _parts([s for s in slots for _ in range(groups)], lengths, store.device)
-        offsets = torch.arange(width, device=store.device)
-        self.positions = torch.tensor(starts, device=store.device)[:, None] + offsets
         self._places = torch.arange(max(lengths), device=store.device)
         self._masks: dict[int | None, Tensor] = {}
-
-    @property
-    def before(self) -> Tensor:
-        """See `Context`; made when it is asked for, because most models do not."""
-        first = torch.tensor(self._before, device=self._ids.device)[:, None]
-        return torch.cat([first, self._ids[:, :-1]], dim=1)
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None

@@ -38,3 +38,7 @@ class Model(Protocol):
     def logits(self, hidden: Tensor) -> Tensor:
         """Float logits [N, vocab_size] of hidden states [N, C]."""
         ...
+
+    def nll(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Negative log-likelihoods [N] of ids [N], in nats, each after its hidden state [N, C]."""
+        ...

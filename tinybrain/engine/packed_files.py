@@ -1,20 +1,24 @@
-"""Serving weights kept on disk, so that the next start reads a quarter and converts nothing.
+"""Serving weights kept on disk, so that the next start converts nothing and maps what it needs.
 
-A directory for a checkpoint and a kind, with one safetensors file a group. It is made anew when the
+A directory for a checkpoint and a kind: one file of tensors, each where a cache line begins, and
+one that says what they are. Replicas on a machine share its memory. It is made anew when the
 checkpoint's file has changed; losing or damaging it costs nothing but time.
 """
 
 import hashlib
 import json
 import logging
+import math
+import mmap
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
 from torch import Tensor
 
 from tinybrain.engine.checkpoint import read_checkpoint
@@ -24,8 +28,9 @@ from tinybrain.engine.kernels import Kind
 from tinybrain.engine.serving_weights import FromCheckpoint, Group, ServingWeights
 from tinybrain.engine.variants import VARIANTS
 
-ABOUT = "about.json"
-FORMAT = 1
+ABOUT, WEIGHTS = "about.json", "weights"
+ALIGNMENT = 64
+FORMAT = 2
 """What another version of this module has written is made anew."""
 WORTH_KEEPING_BYTES = 100_000_000
 """Smaller checkpoints are converted in less than a second."""
@@ -42,14 +47,22 @@ class PackedFiles:
         self.variant = VARIANTS[about["variant"]]
         self.digest: str = about["digest"]
         self.stamp: object = about["stamp"]
-        self._home = home
+        with (home / WEIGHTS).open("rb") as file:
+            pages = mmap.mmap(file.fileno(), about["bytes"], access=mmap.ACCESS_COPY)
+        self._groups: list[Group] = [
+            {name: tuple(_tensor(pages, **part) for part in parts) for name, parts in group.items()}
+            for group in about["groups"]
+        ]
 
     def group(self, layer: int | None) -> Group:
         """See `ServingWeights`; mapped, not read."""
-        found: dict[str, list[Tensor]] = {}
-        for name, tensor in sorted(load_file(self._home / _file(layer)).items()):
-            found.setdefault(name.partition(".")[0], []).append(tensor)
-        return {name: tuple(tensors) for name, tensors in found.items()}
+        return self._groups[-1 if layer is None else layer]
+
+
+def _tensor(pages: mmap.mmap, dtype: str, shape: list[int], offset: int) -> Tensor:
+    return torch.frombuffer(
+        pages, dtype=getattr(torch, dtype), count=math.prod(shape), offset=offset
+    ).view(shape)
 
 
 def serving_weights(
@@ -80,13 +93,9 @@ def _open(home: Path, stamp: object) -> PackedFiles | None:
     """What is kept there, if it is whole and of the very files of this stamp."""
     try:
         kept = PackedFiles(home)
-        if kept.stamp != stamp:
-            return None
-        for layer in _layers(kept.config):
-            kept.group(layer)  # maps it: a damaged file shows now
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         return None
-    return kept
+    return kept if kept.stamp == stamp else None
 
 
 def _keep(weights: ServingWeights, home: Path, about: dict[str, object]) -> None:
@@ -97,26 +106,37 @@ def _keep(weights: ServingWeights, home: Path, about: dict[str, object]) -> None
         with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
             made = Path(scratch) / home.name
             made.mkdir()
-            for layer in _layers(weights.config):
-                group = weights.group(layer)
-                tensors = {
-                    f"{n}.{i}": t.contiguous() for n in group for i, t in enumerate(group[n])
-                }
-                save_file(tensors, made / _file(layer))
+            about |= _write(weights, made / WEIGHTS)
             (made / ABOUT).write_text(json.dumps(about), encoding="utf-8")
             shutil.rmtree(home, ignore_errors=True)
             made.rename(home)  # whole or not at all
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         log.warning("The converted weights are not kept in %s: %s", home, error)
+
+
+def _write(weights: ServingWeights, path: Path) -> dict[str, object]:
+    with path.open("wb") as file:
+        groups = [
+            {
+                name: [_append(file, tensor) for tensor in tensors]
+                for name, tensors in weights.group(layer).items()
+            }
+            for layer in _layers(weights.config)
+        ]
+        return {"bytes": file.tell(), "groups": groups}
+
+
+def _append(file: BinaryIO, tensor: Tensor) -> dict[str, object]:
+    """Write a tensor, and say what `_tensor` finds it by."""
+    offset = file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)
+    file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return {"dtype": dtype, "shape": list(tensor.shape), "offset": offset}
 
 
 def _layers(config: GPTConfig) -> Iterator[int | None]:
     yield from range(config.n_layer)
     yield None
-
-
-def _file(layer: int | None) -> str:
-    return "rest.safetensors" if layer is None else f"{layer:03d}.safetensors"
 
 
 def _stamp(files: CheckpointFiles) -> list[list[object]]:

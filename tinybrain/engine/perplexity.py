@@ -7,6 +7,7 @@ special tokens included (tuggspeedman-ai/tinychat, nanochat/engine.py).
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 CHUNK_ROWS = 128
@@ -15,22 +16,17 @@ CHUNK_ROWS = 128
 
 def negative_log_likelihoods(
     logits: Callable[[Tensor], Tensor], hidden: Tensor, ids: Tensor, *, chunk: int = CHUNK_ROWS
-) -> list[float]:
-    """Negative log-likelihood of each token of ids [T], in nats.
+) -> Tensor:
+    """Negative log-likelihood [T] of each token of ids [T], in nats.
 
     `hidden` [T, C] are the states in front of each, which `logits` maps from [n, C] to [n, V]; it
     is called with at most `chunk` rows.
-
-    Raises:
-        FloatingPointError: The logits are not finite.
     """
-    nll: list[float] = []
+    nll = torch.empty(len(ids), device=ids.device)
     for start in range(0, len(ids), chunk):
         rows = logits(hidden[start : start + chunk])
         chosen = rows.gather(-1, ids[start : start + chunk, None]).squeeze(-1)
-        nll += (rows.logsumexp(-1) - chosen).tolist()
-    if not all(map(math.isfinite, nll)):
-        raise FloatingPointError("the model's logits are not finite")
+        nll[start : start + chunk] = rows.logsumexp(-1) - chosen
     return nll
 
 

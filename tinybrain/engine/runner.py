@@ -3,6 +3,7 @@
 Knows no queue and no thread: who runs when is the engine's decision.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from tinybrain.chat import FinishReason
 from tinybrain.engine.drafts import Drafts
 from tinybrain.engine.kv_cache import KVCache
 from tinybrain.engine.model import Model
-from tinybrain.engine.perplexity import negative_log_likelihoods, perplexity
+from tinybrain.engine.perplexity import perplexity
 from tinybrain.engine.request import PromptRead, Request, SampledToken
 from tinybrain.engine.sampler import Sampler, sample
 from tinybrain.engine.slots import Slot, Slots
@@ -161,7 +162,7 @@ class Runner:
         hidden = self._forward([running], [chunk])[0]
         ids = torch.tensor(predicted, dtype=torch.long, device=self._device)
         front = hidden[: len(predicted)]
-        slot.extend(predicted, negative_log_likelihoods(self._model.logits, front, ids))
+        slot.extend(predicted, _finite(self._model.nll(front, ids)))
         running.computed += len(chunk)
         if len(predicted) == len(chunk):
             return None
@@ -238,6 +239,13 @@ class Runner:
             before=[slot.tokens[-2:][0] for slot in slots],
         )
         return self._model(rows, context)
+
+
+def _finite(nll: Tensor) -> list[float]:
+    numbers: list[float] = nll.tolist()
+    if not all(map(math.isfinite, numbers)):
+        raise FloatingPointError("the model's logits are not finite")
+    return numbers
 
 
 def _rows(tensor: Tensor, rows: Sequence[int]) -> Tensor:
