@@ -8,7 +8,7 @@
 
 #include "vector.h"
 
-enum { TILE = 4 };
+enum { TILE = 4, AHEAD = 4096 };
 
 /* Heads [rows][heads][size], `stride` floats from row to row, in place: pairs turned by rotation
  * [positions][size / 2] (complex), normed, times `scale`. */
@@ -68,12 +68,18 @@ INLINE __m512 load_half(const uint16_t *x) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x));
 }
 
+INLINE void prefetch(const uint16_t *x, int64_t size) {
+    UNROLLED(4) for (int64_t i = 0; i < size; i += 32)
+        _mm_prefetch((const char *)(x + i) + AHEAD, _MM_HINT_T0);
+}
+
 /* scores[query][position] = q . k / sqrt(size) */
 INLINE void score(int queries, const float *const *q, const uint16_t *keys, int64_t begin,
                   int64_t end, int64_t size, float *scores, int64_t length) {
     float scale = 1 / sqrtf((float)size);
     for (int64_t position = begin; position < end; position++) {
         const uint16_t *key = keys + position * size;
+        prefetch(key, size);
         __m512 sums[TILE];
         UNROLLED(4) for (int query = 0; query < queries; query++) sums[query] = _mm512_setzero_ps();
         UNROLLED(8) for (int64_t i = 0; i < size; i += 16) {
@@ -120,6 +126,7 @@ INLINE void mix(int queries, const float *scores, int64_t length, const uint16_t
             UNROLLED(4) for (int j = 0; j < 4; j++) sums[query][j] = _mm512_setzero_ps();
         for (int64_t position = begin; position < end; position++) {
             const uint16_t *value = values + position * size + i;
+            prefetch(value, 64);
             __m512 some[4];
             UNROLLED(4) for (int j = 0; j < 4; j++)
                 some[j] = j < vectors ? load_half(value + 16 * j) : _mm512_setzero_ps();
