@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from tinybrain.api.admission import Credentials
+from tinybrain.api.choices import Part
 from tinybrain.api.openai import parse_request
 from tinybrain.payments.wire import read_payment
-from tinybrain.routing.events import Delta
 
 pytestmark = pytest.mark.chain
 LOCAL = {"model": "tinychat", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
@@ -132,7 +132,7 @@ async def read_slowly(service, payment):
     words = 0
     async with aclosing(service.gateway.answer(*await admitted(service, LOCAL, payment))) as events:
         async for event in events:
-            if isinstance(event, Delta):
+            if isinstance(event, Part) and event.is_text:
                 words += 1
                 await asyncio.sleep(0.3)
     return words
@@ -144,6 +144,6 @@ async def give_up(service, payment):
     words = 0
     async with aclosing(service.gateway.answer(request, admission)) as events:
         async for event in events:
-            words += isinstance(event, Delta)
+            words += isinstance(event, Part) and event.is_text
             if words > 1:
                 return

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from tinybrain.api.bounds import MAX_CHOICES
 from tinybrain.api.openai import parse_request
+from tinybrain.api.requests import seeded
 from tinybrain.chat import Sampling
 from tinybrain.errors import InvalidRequest
 
@@ -52,8 +54,28 @@ def test_a_logit_bias_out_of_bounds_is_refused(bias):
         parsed(logit_bias=bias)
 
 
-def test_more_than_one_choice_is_refused_with_what_to_do_instead():
-    assert parsed(n=1)
-    with pytest.raises(InvalidRequest, match="send a request for each") as refusal:
-        parsed(n=2)
+def test_several_choices_differ_though_no_temperature_is_asked_for():
+    request = parsed(n=3)
+    assert (request.choices, request.local_sampling) == (3, request.sampling)
+    assert parsed(n=1).local_sampling.temperature == 0
+    assert parsed(n=3, temperature=0).local_sampling.temperature == 0
+
+
+def test_each_choice_has_a_seed_of_its_own_if_one_is_given():
+    sampling = parsed(n=3, seed=7).sampling
+    assert [seeded(sampling, choice).seed for choice in range(3)] == [7, 8, 9]
+    assert seeded(parsed(n=3).sampling, 2).seed is None
+
+
+def test_the_largest_seed_has_one_for_each_choice_in_64_bits():
+    largest = 2**63 - MAX_CHOICES - 1
+    assert seeded(parsed(seed=largest).sampling, MAX_CHOICES - 1).seed < 2**63
+    with pytest.raises(InvalidRequest, match="seed"):
+        parsed(seed=largest + 1)
+
+
+def test_more_choices_than_are_sold_at_once_are_refused_with_the_bound():
+    assert parsed(n=MAX_CHOICES).choices == 8
+    with pytest.raises(InvalidRequest, match="less than or equal to 8") as refusal:
+        parsed(n=MAX_CHOICES + 1)
     assert refusal.value.param == "n"

@@ -68,6 +68,22 @@ def test_it_asks_whole_and_streaming_and_gets_the_rest_back(service, caller, sdk
     assert caller.balance() == 980_000
 
 
+def test_it_reads_several_choices_whole_and_from_interleaved_chunks(service, sdk, tab):
+    asked = HELLO | {"model": "tinychat", "n": 3, "seed": 1, "temperature": 1}
+    whole = sdk(tab["token"]).create(**asked)
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    chunks = list(sdk(tab["token"]).create(**asked, stream=True))
+    pieces = [choice for chunk in chunks for choice in chunk.choices]
+    spoken = [piece.index for piece in pieces if piece.delta.content]
+    assert spoken != sorted(spoken)
+    for choice in whole.choices:
+        own = [piece for piece in pieces if piece.index == choice.index]
+        assert "".join(piece.delta.content or "" for piece in own) == choice.message.content
+        assert [piece.finish_reason for piece in own][-1] == choice.finish_reason
+        assert len([piece for piece in own if piece.finish_reason]) == 1
+    assert at_tab(service, "GET", tab)["spent"] == "0.06"
+
+
 def test_a_wrong_or_closed_tab_is_an_authentication_error(service, sdk, tab):
     with pytest.raises(openai.AuthenticationError, match="no such tab"):
         sdk("tab_guess").create(**HELLO)

@@ -5,6 +5,7 @@ import json
 import httpx
 import pytest
 
+from tinybrain.api.choices import Part
 from tinybrain.api.original_chat import _stream
 from tinybrain.api.running import Receipt
 from tinybrain.errors import LocalModelError
@@ -84,11 +85,11 @@ def test_a_failure_in_the_middle_is_an_error_event(open_service, caller, scripte
 
 async def test_reasoning_stands_in_a_think_block_before_the_answer():
     async def answer():
-        yield Decision(answered_by="upstream", model="blockrun", reason="keyword")
+        yield Part(0, Decision(answered_by="upstream", model="blockrun", reason="keyword"))
         for thought in ("Let me", " see."):
-            yield ReasoningDelta(thought)
-        yield Delta("Light")
-        yield Delta(" scatters.")
+            yield Part(0, ReasoningDelta(thought))
+        yield Part(0, Delta("Light"))
+        yield Part(0, Delta(" scatters."))
         yield Receipt("ans_1", {})
 
     text = b"".join([event async for event in _stream(answer(), {})]).decode()
@@ -99,8 +100,8 @@ async def test_reasoning_stands_in_a_think_block_before_the_answer():
 
 async def test_a_think_block_without_an_answer_is_closed():
     async def answer():
-        yield Decision(answered_by="upstream", model="blockrun", reason="keyword")
-        yield ReasoningDelta("Hm.")
+        yield Part(0, Decision(answered_by="upstream", model="blockrun", reason="keyword"))
+        yield Part(0, ReasoningDelta("Hm."))
         yield Receipt("ans_1", {})
 
     events, _ = read(b"".join([event async for event in _stream(answer(), {})]).decode())

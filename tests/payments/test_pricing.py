@@ -36,6 +36,14 @@ def test_a_price_of_nothing_is_a_price():
     assert price_list({"tinychat": {"price": "0"}}).product(CHAT, "tinychat").price == 0
 
 
+def test_every_choice_costs_as_much_as_one():
+    product = price_list({"tinychat": {"price": "0.001"}}).product(CHAT, "tinychat", choices=3)
+    assert (product.price, product.description) == (
+        3_000,
+        "One chat answer with 3 choices by tinychat",
+    )
+
+
 def test_a_price_of_something_not_sold_is_refused_at_start():
     with pytest.raises(ConfigError) as caught:
         price_list({"tinychta": {"price": "0.001"}})

@@ -16,6 +16,7 @@ MAX_BODY_BYTES = 262_144
 MAX_MESSAGES = 500
 MAX_MESSAGE_CHARS = 8_000
 MAX_TOTAL_CHARS = 32_000
+MAX_CHOICES = 8
 
 
 async def read_body(request: Request) -> bytes:

@@ -12,12 +12,13 @@ from starlette.responses import JSONResponse, Response
 from tinybrain.api import native, openai
 from tinybrain.api.admission import Repeated, hash_request
 from tinybrain.api.bounds import read_body
+from tinybrain.api.choices import Choice, Part
 from tinybrain.api.credentials import read_credentials
 from tinybrain.api.gateway import Gateway
 from tinybrain.api.requests import ChatRequest
 from tinybrain.api.running import Event, Events, Receipt
 from tinybrain.api.sse import DONE, EventStream, event
-from tinybrain.chat import Prefilled, TokenLogprob
+from tinybrain.chat import Prefilled
 from tinybrain.errors import PaymentRequired, TinyBrainError
 from tinybrain.payments.records import NewPayment, PaymentState
 from tinybrain.payments.wire import PaymentHeader, settlement_headers
@@ -52,7 +53,7 @@ async def chat_completions(request: Request) -> Response:
     order = await place_order(request, chat, body, started)
     completion = openai.Completion(order.answer_id, chat.model)
     if not chat.stream:
-        return await _whole(gateway, completion, order)
+        return await _whole(gateway, completion, chat, order)
     events = await opened(order.events)
     headers = await upfront_headers(gateway, order)
     stream = _openai_stream(completion, chat, events)
@@ -79,7 +80,7 @@ async def place_order(request: Request, chat: ChatRequest, body: bytes, started:
     """
     gateway: Gateway = request.app.state.gateway
     path = request.url.path
-    product = gateway.prices.product(path, chat.model)
+    product = gateway.prices.product(path, chat.model, choices=chat.choices)
     request.state.product = product  # a 402 tells its terms
     credentials = read_credentials(request, behind_proxy=gateway.settings.behind_proxy)
     request_hash = hash_request(path, body, key=credentials.idempotency_key)
@@ -111,7 +112,7 @@ async def opened(events: Events) -> Events:
     try:
         async for item in events:
             held.append(item)
-            if isinstance(item, Delta | ReasoningDelta | Receipt):
+            if isinstance(item, Receipt) or item.is_text:
                 break
     except BaseException:
         await events.aclose()
@@ -136,29 +137,23 @@ async def _chain(held: list[Event], events: Events) -> Events:
 async def _openai_stream(
     completion: openai.Completion, chat: ChatRequest, events: Events
 ) -> AsyncGenerator[bytes, None]:
-    finished: Completed | None = None
+    completed: dict[int, Completed] = {}
     try:
         async for item in events:
             match item:
-                case Decision():
-                    completion.answered_by(item.model)
-                    yield event(
-                        completion.chunk({"role": "assistant", "content": ""}, extra=_who(item))
-                    )
-                case ReasoningDelta(text):
-                    yield event(completion.chunk({"reasoning_content": text}))
-                case Delta(text, logprobs):
-                    yield event(completion.chunk({"content": text}, logprobs=logprobs))
-                case Completed():
-                    finished = item
-                case Receipt(_, body) if finished:
-                    yield event(completion.chunk({}, finish=finished.finish_reason, extra=body))
-                    if chat.include_usage:
-                        yield event(
-                            completion.usage_chunk(
-                                finished.prompt_tokens, finished.completion_tokens
-                            )
-                        )
+                case Part(choice, Decision() as decision):
+                    completion.answered_by(choice, decision.model)
+                    opening = {"role": "assistant", "content": ""}
+                    yield event(completion.chunk(choice, opening, extra=_who(decision)))
+                case Part(choice, ReasoningDelta(text)):
+                    yield event(completion.chunk(choice, {"reasoning_content": text}))
+                case Part(choice, Delta(text, logprobs)):
+                    yield event(completion.chunk(choice, {"content": text}, logprobs=logprobs))
+                case Part(choice, Completed() as end):
+                    completed[choice] = end
+                case Receipt(_, body) if completed:
+                    for chunk in completion.ends(completed, body, usage=chat.include_usage):
+                        yield event(chunk)
                     yield DONE
     except TinyBrainError as error:
         yield event(error.body())
@@ -169,10 +164,10 @@ async def _native_stream(events: Events) -> AsyncGenerator[bytes, None]:
     try:
         async for item in events:
             match item:
-                case Prefilled():
-                    gpu = item.gpu
-                    yield event(native.perplexity_event(item.perplexity))
-                case Delta(text):
+                case Part(_, Prefilled() as prefilled):
+                    gpu = prefilled.gpu
+                    yield event(native.perplexity_event(prefilled.perplexity))
+                case Part(_, Delta(text)):
                     yield event(native.token_event(text, gpu))
                 case Receipt(_, body):
                     yield event(native.done_event(body))
@@ -180,41 +175,24 @@ async def _native_stream(events: Events) -> AsyncGenerator[bytes, None]:
         yield event(error.body())
 
 
-async def _whole(gateway: Gateway, completion: openai.Completion, order: Order) -> Response:
-    content: list[str] = []
-    reasoning: list[str] = []
-    logprobs: list[TokenLogprob] = []
-    finished: Completed | None = None
+async def _whole(
+    gateway: Gateway, completion: openai.Completion, chat: ChatRequest, order: Order
+) -> Response:
+    choices = [Choice() for _ in range(chat.choices)]
     receipt: dict[str, Any] = {}
     try:
         async for item in order.events:
-            match item:
-                case Decision():
-                    completion.answered_by(item.model)
-                case Delta(text, told):
-                    content.append(text)
-                    logprobs += told
-                case ReasoningDelta(text):
-                    reasoning.append(text)
-                case Completed():
-                    finished = item
-                case Receipt():
-                    receipt = item.body
+            if isinstance(item, Receipt):
+                receipt = item.body
+            else:
+                choices[item.choice].note(item.event)
     finally:
         await order.events.aclose()
-    if finished is None:
+    if not all(choice.completed for choice in choices):
         raise TinyBrainError("The answer ended without its last event.")
     headers = await _settled(gateway, order, receipt)
     return JSONResponse(
-        completion.whole(
-            content="".join(content),
-            reasoning="".join(reasoning),
-            logprobs=logprobs,
-            finish=finished.finish_reason,
-            prompt_tokens=finished.prompt_tokens,
-            completion_tokens=finished.completion_tokens,
-            extra=receipt,
-        ),
+        completion.whole(choices, receipt),
         headers={**order.headers, "Cache-Control": "private, no-store", **headers},
     )
 

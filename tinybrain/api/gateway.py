@@ -14,10 +14,11 @@ from typing import Any
 
 from tinybrain.api.admission import Admission, Admissions, Credentials, Repeated
 from tinybrain.api.bar_tabs import BarTabs
+from tinybrain.api.choices import Part, merged
 from tinybrain.api.progress import Progress
 from tinybrain.api.rate_limit import Refusals
 from tinybrain.api.replies import events_of, reply_of
-from tinybrain.api.requests import ChatRequest
+from tinybrain.api.requests import ChatRequest, seeded
 from tinybrain.api.running import Events, Receipt, RunningAnswer
 from tinybrain.api.tab_office import TabOffice
 from tinybrain.config import SETTLE_MARGIN_S, Settings
@@ -33,6 +34,7 @@ from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.pricing import PriceList, Product
 from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.records import (
+    MIXED,
     AnswerRecord,
     Charge,
     NewPayment,
@@ -40,7 +42,6 @@ from tinybrain.payments.records import (
 )
 from tinybrain.payments.settlement import Outcome
 from tinybrain.routing.cascade import Cascade
-from tinybrain.routing.events import AnswerEvent
 from tinybrain.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Gateway:
         )
 
     def answer(self, request: ChatRequest, admission: Admission) -> Events:
-        """Begin an answer; yields the cascade's events, then a Receipt once it is recorded.
+        """Begin an answer; yields the events of its choices, then a Receipt once it is recorded.
 
         Raises:
             AnswerFailed: No model could answer in time; nothing is charged.
@@ -169,14 +170,14 @@ class Gateway:
     async def _make(
         self, running: RunningAnswer, request: ChatRequest, admission: Admission
     ) -> Receipt:
-        progress = Progress(admission.started)
+        progress = Progress(admission.started, request.choices)
         try:
             if admission.flow == "upfront":
                 await self._settle_upfront(admission)
             async with aclosing(self._events(request, admission)) as events:
-                async for event in events:
-                    progress.note(event)
-                    running.add(event)
+                async for part in events:
+                    progress.note(part)
+                    running.add(part)
         except asyncio.CancelledError:
             # What was sent cannot be unread; what was bought a moment ago is our loss.
             charge = Charge.YES if running.delivered else Charge.NO
@@ -193,25 +194,26 @@ class Gateway:
     ) -> Receipt:
         record = progress.record("completed")
         receipt = Receipt(admission.answer_id, self._receipt(request, admission, record, progress))
-        reply = reply_of(progress.events, receipt) if admission.paid else None
+        reply = reply_of(progress.choices, receipt) if admission.paid else None
         await self._finish(admission, record, Charge.YES, reply)
         return receipt
 
-    def _events(
-        self, request: ChatRequest, admission: Admission
-    ) -> AsyncGenerator[AnswerEvent, None]:
-        events = self._cascade.answer(
-            request.messages,
-            request.sampling,
-            answer_id=admission.answer_id,
-            policy=request.mode,
-            local_sampling=request.local_sampling,
-        )
-        return self._within_time(events, admission)
+    def _events(self, request: ChatRequest, admission: Admission) -> AsyncGenerator[Part, None]:
+        choices = [
+            self._cascade.answer(
+                request.messages,
+                seeded(request.sampling, choice),
+                answer_id=admission.answer_id,
+                policy=request.mode,
+                local_sampling=seeded(request.local_sampling, choice),
+            )
+            for choice in range(request.choices)
+        ]
+        return self._within_time(merged(choices), admission)
 
     async def _within_time(
-        self, events: AsyncGenerator[AnswerEvent, None], admission: Admission
-    ) -> AsyncGenerator[AnswerEvent, None]:
+        self, events: AsyncGenerator[Part, None], admission: Admission
+    ) -> AsyncGenerator[Part, None]:
         limit_s = self.settings.answer_timeout_s
         left_s = limit_s - (time.perf_counter() - admission.started)
         deadline = asyncio.get_running_loop().time() + left_s
@@ -274,7 +276,7 @@ class Gateway:
             ttft_s=None if record.ttft_ms is None else record.ttft_ms / 1000,
             total_s=(record.total_ms or 0) / 1000,
         )
-        if record.answered_by == "upstream":
+        if record.answered_by in ("upstream", MIXED):
             self.metrics.escalation(record.reason or "none")
         if charge is not Charge.NO and admission.payment is not None:
             self._spawn(self._settle_quietly(admission.answer_id))
@@ -313,9 +315,8 @@ class Gateway:
         record: AnswerRecord,
         progress: Progress,
     ) -> dict[str, Any]:
-        payment, completed, read = admission.payment, progress.completed, progress.prefilled
-        cost = completed.cost if completed else 0
-        return {
+        payment = admission.payment
+        receipt = {
             "receipt": admission.answer_id,
             "receipt_url": f"{self.settings.public_url}/v1/receipts/{admission.answer_id}",
             "requested_model": request.model,
@@ -325,16 +326,17 @@ class Gateway:
             "rule": record.rule,
             "fallback": record.fallback,
             "perplexity": record.perplexity,
-            "user_perplexity": read.user_perplexity if read else None,
+            "user_perplexity": progress.user_perplexity,
             "confidence": record.confidence,
             "ttft_ms": record.ttft_ms,
             "total_ms": record.total_ms,
             "price_atomic": admission.price,
-            "cost_atomic": cost,
-            "profit_atomic": admission.price - cost,
-            "cost_transaction": completed.transaction if completed else None,
+            "cost_atomic": progress.cost,
+            "profit_atomic": admission.price - progress.cost,
+            "cost_transaction": progress.transaction,
             "payment": None if payment is None else _paid(payment, admission),
         }
+        return receipt if record.choices is None else receipt | {"choices": record.choices}
 
 
 def _paid(payment: NewPayment, admission: Admission) -> dict[str, Any]:

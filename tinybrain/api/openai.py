@@ -5,19 +5,21 @@ Source: OpenAI API reference, chat completions.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tinybrain.api.bounds import check_messages, parse_body
+from tinybrain.api.bounds import MAX_CHOICES, check_messages, parse_body
+from tinybrain.api.choices import Choice
 from tinybrain.api.logprobs import written
 from tinybrain.api.requests import ChatRequest
 from tinybrain.chat import Message, Sampling, TokenLogprob
 from tinybrain.config import Settings
 from tinybrain.errors import InvalidRequest, ModelNotFound
 from tinybrain.routing.cascade import Policy
+from tinybrain.routing.events import Completed
 
 Json = dict[str, Any]
 StopString = Annotated[str, Field(min_length=1, max_length=100)]
@@ -67,9 +69,9 @@ class _Body(BaseModel):
     top_p: float | None = Field(None, ge=0.001, le=1)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, ge=0.1, le=10)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63 - MAX_CHOICES)  # each choice's is one more
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
-    n: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     logit_bias: dict[TokenId, Bias] | None = Field(None, max_length=300)
     tools: list[Any] | None = Field(None, max_length=0)
     logprobs: bool | None = None
@@ -105,15 +107,19 @@ def parse_request(body: bytes, settings: Settings) -> ChatRequest:
     messages = [message.message() for message in parsed.messages]
     check_messages(messages)
     sampling = _sampling(parsed)
+    choices = parsed.n or 1
+    greedy = parsed.temperature is None and choices == 1
     return ChatRequest(
         messages=messages,
         sampling=sampling,
-        # Greedy unless asked otherwise: the gate's confidence was measured on greedy answers.
-        local_sampling=sampling if parsed.temperature else replace(sampling, temperature=0.0),
+        # Greedy unless asked otherwise, or for several choices, which would all be the same: the
+        # gate's confidence was measured on greedy answers.
+        local_sampling=replace(sampling, temperature=0.0) if greedy else sampling,
         model=parsed.model,
         mode=modes[parsed.model],
         stream=parsed.stream,
         include_usage=bool(parsed.stream_options and parsed.stream_options.include_usage),
+        choices=choices,
     )
 
 
@@ -136,10 +142,6 @@ def _sampling(parsed: _Body) -> Sampling:
 
 
 def _refuse_unsupported(parsed: _Body) -> None:
-    if parsed.n is not None and parsed.n > 1:
-        raise InvalidRequest(
-            "One payment buys one answer. Leave n out, and send a request for each.", param="n"
-        )
     if parsed.top_logprobs and not parsed.logprobs:
         raise InvalidRequest(
             "top_logprobs are told with logprobs. Set logprobs to true.", param="top_logprobs"
@@ -151,72 +153,83 @@ def _refuse_unsupported(parsed: _Body) -> None:
 
 
 class Completion:
-    """Writes one answer in OpenAI's format; id and time are the same in every chunk."""
+    """Writes one answer in OpenAI's format; id and time are the same in every chunk.
+
+    `model` is told until it is known who really answers, and where the choices are of several.
+    """
 
     def __init__(self, answer_id: str, model: str) -> None:
         self._id = f"chatcmpl-{answer_id}"
         self._created = int(time.time())
         self._model = model
+        self._models: dict[int, str] = {}
 
-    def answered_by(self, model: str) -> None:
+    def answered_by(self, choice: int, model: str) -> None:
         """Note which model really answers."""
-        self._model = model
+        self._models[choice] = model
 
     def chunk(
         self,
+        choice: int,
         delta: Json,
         *,
         logprobs: Sequence[TokenLogprob] = (),
         finish: str | None = None,
         extra: Json | None = None,
     ) -> Json:
-        """One chunk of a stream."""
-        return self._chunk([_choice({"delta": delta}, logprobs, finish)], extra)
+        """One chunk of a stream: a piece of one choice."""
+        chunk = {
+            **self._head("chat.completion.chunk", self._models.get(choice, self._model)),
+            "choices": [_choice(choice, {"delta": delta}, logprobs, finish)],
+        }
+        return chunk if extra is None else chunk | {"x_tinybrain": extra}
 
-    def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> Json:
-        """The chunk that `stream_options.include_usage` asks for."""
-        return self._chunk([], None) | {"usage": _usage(prompt_tokens, completion_tokens)}
+    def ends(self, completed: Mapping[int, Completed], extra: Json, *, usage: bool) -> list[Json]:
+        """The last chunks of a stream: how each choice ended, and the usage if asked for."""
+        ordered = sorted(completed.items())
+        chunks = [self.chunk(choice, {}, finish=end.finish_reason) for choice, end in ordered]
+        chunks[-1]["x_tinybrain"] = extra
+        if usage:
+            head = self._head("chat.completion.chunk", self._common_model())
+            chunks.append({**head, "choices": [], "usage": _usage([end for _, end in ordered])})
+        return chunks
 
-    def whole(
-        self,
-        *,
-        content: str,
-        reasoning: str,
-        logprobs: Sequence[TokenLogprob],
-        finish: str,
-        prompt_tokens: int,
-        completion_tokens: int,
-        extra: Json,
-    ) -> Json:
+    def whole(self, choices: Sequence[Choice], extra: Json) -> Json:
         """The body of an answer that is not streamed."""
-        message: Json = {"role": "assistant", "content": content}
-        if reasoning:
-            message["reasoning_content"] = reasoning
+        for index, choice in enumerate(choices):
+            if choice.decision:
+                self.answered_by(index, choice.decision.model)
         return {
-            **self._head("chat.completion"),
-            "choices": [_choice({"message": message}, logprobs, finish)],
-            "usage": _usage(prompt_tokens, completion_tokens),
+            **self._head("chat.completion", self._common_model()),
+            "choices": [_whole_choice(*numbered) for numbered in enumerate(choices)],
+            "usage": _usage([choice.completed for choice in choices if choice.completed]),
             "x_tinybrain": extra,
         }
 
-    def _chunk(self, choices: list[Json], extra: Json | None) -> Json:
-        chunk = {**self._head("chat.completion.chunk"), "choices": choices}
-        return chunk if extra is None else chunk | {"x_tinybrain": extra}
+    def _common_model(self) -> str:
+        models = set(self._models.values())
+        return models.pop() if len(models) == 1 else self._model
 
-    def _head(self, kind: str) -> Json:
-        return {
-            "id": self._id,
-            "object": kind,
-            "created": self._created,
-            "model": self._model,
-        }
+    def _head(self, kind: str, model: str) -> Json:
+        return {"id": self._id, "object": kind, "created": self._created, "model": model}
 
 
-def _choice(said: Json, logprobs: Sequence[TokenLogprob], finish: str | None) -> Json:
-    return {"index": 0, **said, "logprobs": written(logprobs), "finish_reason": finish}
+def _whole_choice(index: int, choice: Choice) -> Json:
+    message: Json = {"role": "assistant", "content": choice.content}
+    if choice.reasoning:
+        message["reasoning_content"] = choice.reasoning
+    finish = choice.completed.finish_reason if choice.completed else None
+    return _choice(index, {"message": message}, choice.logprobs, finish)
 
 
-def _usage(prompt_tokens: int, completion_tokens: int) -> Json:
+def _choice(index: int, said: Json, logprobs: Sequence[TokenLogprob], finish: str | None) -> Json:
+    return {"index": index, **said, "logprobs": written(logprobs), "finish_reason": finish}
+
+
+def _usage(completed: Sequence[Completed]) -> Json:
+    """The tokens of all choices; their prompt is one."""
+    prompt_tokens = completed[0].prompt_tokens
+    completion_tokens = sum(end.completion_tokens for end in completed)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

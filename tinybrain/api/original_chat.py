@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from tinybrain.api.bounds import check_messages, parse_body, read_body
 from tinybrain.api.chat_routes import opened, place_order, upfront_headers
+from tinybrain.api.choices import Part
 from tinybrain.api.credentials import read_tab_token
 from tinybrain.api.gateway import Gateway
 from tinybrain.api.openai import AUTO_MODEL
@@ -85,12 +86,12 @@ async def _stream(events: Events, cost: dict[str, Any]) -> AsyncGenerator[bytes,
     try:
         async for item in events:
             match item:
-                case Decision():
-                    told = _who(item) | cost
-                case ReasoningDelta(text):
+                case Part(_, Decision() as decision):
+                    told = _who(decision) | cost
+                case Part(_, ReasoningDelta(text)):
                     yield event({"content": text if thinking else f"<think>{text}", **told})
                     thinking = True
-                case Delta(text):
+                case Part(_, Delta(text)):
                     yield event({"content": f"</think>{text}" if thinking else text, **told})
                     thinking = False
                 case Receipt(_, body):

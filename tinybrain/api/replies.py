@@ -1,52 +1,55 @@
 """What is kept of an answer, so that the same request gets it again. Knows no wire format."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+from tinybrain.api.choices import Choice, Part
 from tinybrain.api.running import Event, Receipt
 from tinybrain.chat import Prefilled, TokenLogprob
-from tinybrain.routing.events import Completed, Decision, Delta, ReasoningDelta
+from tinybrain.routing.events import AnswerEvent, Completed, Decision, Delta, ReasoningDelta
 
 Reply = dict[str, Any]
-"""JSON: prefilled, decision, reasoning, content, completed, receipt; logprobs if there are."""
+"""JSON: receipt, and choices, each with prefilled, decision, reasoning, content, logprobs and
+completed, as far as there are."""
 
 
-def reply_of(events: Iterable[Event], receipt: Receipt) -> Reply:
-    """Gather an answer's events into one record."""
-    reply: Reply = {"reasoning": "", "content": "", "receipt": asdict(receipt)}
-    for event in events:
-        match event:
-            case Prefilled():
-                reply["prefilled"] = asdict(event)
-            case Decision():
-                reply["decision"] = asdict(replace(event, signals=None))
-            case ReasoningDelta(text):
-                reply["reasoning"] += text
-            case Delta(text, logprobs):
-                reply["content"] += text
-                if logprobs:
-                    reply.setdefault("logprobs", []).extend(map(_kept, logprobs))
-            case Completed():
-                reply["completed"] = asdict(event)
-    return reply
+def reply_of(choices: Iterable[Choice], receipt: Receipt) -> Reply:
+    """Gather an answer into one record."""
+    return {"choices": [_kept_choice(choice) for choice in choices], "receipt": asdict(receipt)}
 
 
 def events_of(reply: Reply) -> list[Event]:
-    """The events of a kept answer, its text in one piece."""
-    events: list[Event] = []
-    if "prefilled" in reply:
-        events.append(Prefilled(**reply["prefilled"]))
-    if "decision" in reply:
-        events.append(Decision(**reply["decision"]))
-    if reply["reasoning"]:
-        events.append(ReasoningDelta(reply["reasoning"]))
-    if reply["content"]:
-        logprobs = tuple(map(_told, reply.get("logprobs", ())))
-        events.append(Delta(reply["content"], logprobs))
-    if "completed" in reply:
-        events.append(Completed(**reply["completed"]))
-    return [*events, Receipt(**reply["receipt"])]
+    """The events of a kept answer, the text of each choice in one piece."""
+    choices = reply.get("choices", [reply])  # one that was kept before there were several
+    parts = [Part(index, event) for index, kept in enumerate(choices) for event in _events(kept)]
+    return [*parts, Receipt(**reply["receipt"])]
+
+
+def _kept_choice(choice: Choice) -> Reply:
+    kept: Reply = {"reasoning": choice.reasoning, "content": choice.content}
+    if choice.prefilled:
+        kept["prefilled"] = asdict(choice.prefilled)
+    if choice.decision:
+        kept["decision"] = asdict(replace(choice.decision, signals=None))
+    if choice.logprobs:
+        kept["logprobs"] = [_kept(token) for token in choice.logprobs]
+    if choice.completed:
+        kept["completed"] = asdict(choice.completed)
+    return kept
+
+
+def _events(kept: Reply) -> Iterator[AnswerEvent]:
+    if "prefilled" in kept:
+        yield Prefilled(**kept["prefilled"])
+    if "decision" in kept:
+        yield Decision(**kept["decision"])
+    if kept["reasoning"]:
+        yield ReasoningDelta(kept["reasoning"])
+    if kept["content"]:
+        yield Delta(kept["content"], tuple(map(_told, kept.get("logprobs", ()))))
+    if "completed" in kept:
+        yield Completed(**kept["completed"])
 
 
 def _kept(token: TokenLogprob) -> list[Any]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tinybrain.routing.events import AnswerEvent, Delta, ReasoningDelta
+from tinybrain.api.choices import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Receipt:
     body: dict[str, Any]
 
 
-Event = AnswerEvent | Receipt
+Event = Part | Receipt
 Events = AsyncGenerator[Event, None]
 
 
@@ -57,7 +57,7 @@ class RunningAnswer:
                     event = self._events[index]
                     index += 1
                     yield event
-                    self.delivered |= shown and isinstance(event, Delta | ReasoningDelta)
+                    self.delivered |= shown and isinstance(event, Part) and event.is_text
                 if self._ended:
                     break
                 await self._changed.wait()

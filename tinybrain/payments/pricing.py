@@ -41,14 +41,15 @@ class PriceList:
         self._price = settings.price
         self._flow = settings.flow
 
-    def product(self, path: str, model: str | None = None) -> Product:
-        """One answer on a route, by a model if one is named."""
+    def product(self, path: str, model: str | None = None, *, choices: int = 1) -> Product:
+        """One answer on a route, by a model if one is named; each of its choices costs as much."""
         offers = [self._prices[key] for key in (model, path) if key in self._prices]
         prices = [offer.price for offer in offers if offer.price is not None]
         flows = [offer.flow for offer in offers if offer.flow is not None]
+        answer = "One chat answer" if choices == 1 else f"One chat answer with {choices} choices"
         return Product(
             path,
-            description=f"One chat answer by {model}" if model else "One chat answer",
-            price=prices[0] if prices else self._price,
+            description=f"{answer} by {model}" if model else answer,
+            price=Usdc((prices[0] if prices else self._price) * choices),
             flow=flows[0] if flows else self._flow,
         )

@@ -7,6 +7,9 @@ from typing import Any
 from tinybrain.config import Flow, Settings
 from tinybrain.usdc import Usdc
 
+MIXED = "mixed"
+"""Who wrote an answer whose choices are not all of the same model."""
+
 
 class PaymentState(StrEnum):
     """Where a payment stands."""
@@ -177,6 +180,7 @@ class AnswerRecord:
     completion_tokens: int | None = None
     ttft_ms: float | None = None
     total_ms: float | None = None
+    choices: list[dict[str, Any]] | None = None  # the course of each, of several
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ answers = Table(
     Column("outcome", String(16), nullable=False),  # running | completed | aborted | failed
     Column("error", String(300)),
     Column("price", BigInteger, nullable=False),
-    Column("answered_by", String(16)),  # tinychat | upstream
+    Column("answered_by", String(16)),  # tinychat | upstream | mixed
     Column("model", String(200)),
     Column("reason", String(16)),  # why it was escalated, or "none"
     Column("rule", String(40)),
@@ -45,6 +45,7 @@ answers = Table(
     Column("completion_tokens", Integer),
     Column("ttft_ms", Float),
     Column("total_ms", Float),
+    Column("choices", JSON),  # the course of each, of several
     Index("answers_by_time", "created_ms"),
     Index("answers_by_outcome", "outcome", "created_ms"),
 )
