@@ -19,9 +19,10 @@ from tinybrain.errors import Busy, InvalidRequest, LocalModelError
 class Engine:
     """Runs up to `slots` requests at once; up to `max_waiting` more may wait.
 
-    Prompts are read in chunks of at most `prefill_chunk` tokens, smaller ones and one between two
-    decode steps while others are being decoded. A decode step computes one row for each request, and where these are fewer than
-    `speculative_rows`, up to that many with tokens that may follow; 0 turns this off.
+    Prompts are read in chunks of at most `prefill_chunk` tokens; while others are being decoded, in
+    smaller ones, one between two decode steps. A decode step computes one row for each request, and
+    where these are fewer than `speculative_rows`, up to that many with tokens that may follow; 0
+    turns this off.
     """
 
     def __init__(

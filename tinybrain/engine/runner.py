@@ -21,7 +21,6 @@ from tinybrain.engine.request import PromptRead, Request, SampledToken
 from tinybrain.engine.sampler import Sampler, sample
 from tinybrain.engine.slots import Slot, Slots
 
-
 BESIDE = 4
 """A chunk of a quarter takes a bit over a quarter of the time: reading weights comes to weigh."""
 
