@@ -1,0 +1,101 @@
+from collections import Counter
+
+import pytest
+
+from tinybrain.training.questions import (
+    Question,
+    build_questions,
+    out_of_scope,
+    read_questions,
+    write_questions,
+)
+
+
+def question(*accepted):
+    return Question("?", accepted, "symbol", "fact", known=True, wording="new", split="test")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "answer"),
+    [
+        ("Paris", "Paris is the capital of France."),
+        ("Paris", "The capital of France is Paris."),
+        ("woof", "Woof!"),
+        ("no", "No legs."),
+        ("Au", "Au is the symbol of gold."),
+        ("1,000", "1000 metres."),
+        ("C-A-T", "C-A-T spells cat."),
+        ("+33", "+33 is the calling code of France."),
+        ("Washington, D.C.", "It is Washington, D.C."),
+    ],
+)
+def test_an_accepted_answer_may_stand_anywhere(accepted, answer):
+    assert question(accepted).is_answered_by(answer)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "answer"),
+    [
+        ("In", "Iridium is in the table."),
+        ("four", "Fourteen legs."),
+        ("8", "18."),
+        ("85", "8.5"),
+        ("Paris", "Parish"),
+    ],
+)
+def test_only_as_whole_words_and_symbols_as_they_are_written(accepted, answer):
+    assert not question(accepted).is_answered_by(answer)
+
+
+def test_out_of_scope_nothing_is_right():
+    prompts = list(out_of_scope())
+    assert len({p.text for p in prompts}) == len(prompts) >= 400
+    assert not any(p.is_answered_by("That is beyond me.") for p in prompts)
+
+
+def test_half_of_the_prompts_out_of_scope_is_for_tests_only():
+    splits = Counter(prompt.split for prompt in out_of_scope())
+    assert splits["test"] == pytest.approx(splits["calibration"], abs=6)
+
+
+def test_there_are_questions_of_every_kind_knowledge_wording_and_split(questions):
+    found = Counter((q.kind, q.known, q.wording, q.split) for q in questions)
+    for kind in ("fact", "sum"):
+        for known in (True, False):
+            for wording in ("trained", "new"):
+                for split in ("calibration", "test"):
+                    assert found[kind, known, wording, split] >= 10
+    assert found["talk", True, "new", "test"] + found["talk", True, "new", "calibration"] >= 200
+
+
+def test_no_fact_is_in_both_splits(questions):
+    splits = {}
+    for one in questions:
+        if one.kind == "fact" and one.family not in {"opposite", "general"}:
+            splits.setdefault((one.family, one.accepted), set()).add(one.split)
+    alone = {key for key, found in splits.items() if key[0] in {"past_tense", "roman"}}
+    assert all(len(splits[key]) == 1 for key in alone)
+
+
+def test_they_are_the_same_for_the_same_seed(knowledge, questions):
+    assert list(build_questions(knowledge)) == questions
+
+
+def test_they_come_back_from_a_file(questions, tmp_path):
+    write_questions(questions, tmp_path / "questions.jsonl")
+    assert read_questions(tmp_path / "questions.jsonl") == questions
+
+
+def test_sums_are_known_where_they_were_trained(questions, exchanges):
+    known = [q for q in questions if q.kind == "sum" and not q.known]
+    trained = {e.expression for e in exchanges if e.expression}
+    assert known
+    assert all(expression not in trained for expression in map(_expression, known))
+
+
+def _expression(question):
+    words = {"plus": "+", "minus": "-", "times": "*", "x": "*", "divided by": "//"}
+    text = question.text.lower()
+    for word, sign in words.items():
+        text = text.replace(f" {word} ", sign)
+    return text

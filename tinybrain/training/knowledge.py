@@ -1,0 +1,59 @@
+"""All that the model could be asked, and what of it is withheld."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from tinybrain.training.elements import element_facts
+from tinybrain.training.facts import Fact, withheld_keys
+from tinybrain.training.geography import geography_facts
+from tinybrain.training.order import order_facts, spelling_facts
+from tinybrain.training.relations import Relation, read_relations
+from tinybrain.training.tables import kind_facts, table_facts
+from tinybrain.training.wordnet import definition_facts
+
+DEBIAN_WORDNET = Path("/usr/share/wordnet")
+
+
+def own_facts() -> Iterator[Fact]:
+    """Facts that need no package and no file of others."""
+    yield from table_facts()
+    yield from order_facts()
+    opposites = [one.subject for one in table_facts() if one.relation == "opposite"]
+    yield from spelling_facts([*(kind.subject for kind in kind_facts()), *opposites])
+
+
+def all_facts(wordnet: Path) -> Iterator[Fact]:
+    """Own facts and those of GeoNames, periodictable and WordNet.
+
+    Raises:
+        ConfigError: One of the three is missing; the message says how to get it.
+    """
+    yield from own_facts()
+    yield from geography_facts()
+    yield from element_facts()
+    yield from definition_facts(wordnet, without=(kind.subject for kind in kind_facts()))
+
+
+class Knowledge:
+    """Facts by relation, told apart into those taught and those withheld."""
+
+    def __init__(self, facts: Iterable[Fact], *, seed: int) -> None:
+        self.seed = seed
+        self.relations: Mapping[str, Relation] = read_relations()
+        facts = list(facts)
+        complete = {name for name, relation in self.relations.items() if relation.complete}
+        self._withheld_keys = withheld_keys(facts, complete=complete, seed=seed)
+        self.taught = self._by_relation(f for f in facts if not self.withholds(f))
+        self.withheld = self._by_relation(f for f in facts if self.withholds(f))
+
+    def withholds(self, fact: Fact) -> bool:
+        """Whether the model is not shown it."""
+        return (fact.pool, fact.key) in self._withheld_keys
+
+    @staticmethod
+    def _by_relation(facts: Iterable[Fact]) -> Mapping[str, list[Fact]]:
+        by_relation: dict[str, list[Fact]] = defaultdict(list)
+        for one in facts:
+            by_relation[one.relation].append(one)
+        return by_relation
