@@ -1,5 +1,9 @@
+from pathlib import Path
+
 import pytest
 
+from tinybrain.engine.tokenizer import Tokenizer
+from tinybrain.engine.tokenizer_file import read_tokenizer
 from tinybrain.training.corpus import Mixture, build_corpus
 from tinybrain.training.knowledge import Knowledge, own_facts
 from tinybrain.training.questions import build_questions
@@ -26,3 +30,14 @@ def exchanges(corpus):
 @pytest.fixture(scope="session")
 def questions(knowledge):
     return list(build_questions(knowledge))
+
+
+@pytest.fixture(scope="session")
+def tokenizer_table():
+    """A small tokenizer, as the engine's tests have it."""
+    return read_tokenizer(Path(__file__).parents[1] / "engine/data/tokenizer/tokenizer.pkl")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_table):
+    return Tokenizer(tokenizer_table)

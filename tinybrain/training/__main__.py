@@ -84,7 +84,7 @@ def train(
     seed: Seed = 1,
     device: Device = "auto",
     threads: Threads = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="On a CPU, too, where it is faster.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Also on a CPU; see the docs.")] = False,
     compile_model: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last save.")] = False,
 ) -> None:
@@ -148,9 +148,7 @@ def evaluate(
     model = load_tinychat(settings, slots=at_once)
     steps = iter(track(questions, description="asking"))
     try:
-        answered = asyncio.run(
-            ask_all(model, questions, at_once=at_once, done=lambda: next(steps))
-        )
+        answered = asyncio.run(ask_all(model, questions, at_once=at_once, done=lambda: next(steps)))
     finally:
         model.close()
     result = summary(answered)

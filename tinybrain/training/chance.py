@@ -12,7 +12,7 @@ def rank(seed: int, name: str) -> int:
 
 def stream(seed: int, name: str) -> Random:
     """Random numbers of its own for each name."""
-    return Random(rank(seed, name))  # noqa: S311  # not for secrets
+    return Random(rank(seed, name))
 
 
 def third(seed: int, names: Iterable[str], total: int) -> set[str]:

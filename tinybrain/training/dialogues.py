@@ -117,7 +117,9 @@ class Dialogues:
         return [self._say(intent.wordings.trained, intent.reply)]
 
 
-def _by_subject(knowledge: Knowledge, relations: Sequence[str] | dict[str, list[str]]) -> list[list[Fact]]:
+def _by_subject(
+    knowledge: Knowledge, relations: Sequence[str] | dict[str, list[str]]
+) -> list[list[Fact]]:
     """Taught facts of these relations that share a subject, two or more together."""
     found: dict[str, list[Fact]] = {}
     for relation in relations:

@@ -7,7 +7,8 @@ from tinybrain.training.facts import Fact, fact
 
 LAST = 103
 FAMOUS = frozenset(
-    "hydrogen helium carbon nitrogen oxygen sodium iron copper silver gold mercury lead".split()
+    ("hydrogen", "helium", "carbon", "nitrogen", "oxygen", "sodium")
+    + ("iron", "copper", "silver", "gold", "mercury", "lead")
 )
 
 

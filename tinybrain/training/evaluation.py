@@ -76,7 +76,10 @@ def summary(answered: Sequence[Answered]) -> dict[str, Any]:
     out_of_scope = [a for a in answered if a.question.kind == "out_of_scope"]
     return {
         "groups": groups,
-        "out_of_scope": {"n": len(out_of_scope), "declined": _share(out_of_scope, "is_declined")},
+        "out_of_scope": {
+            "n": len(out_of_scope),
+            "declined": _share(out_of_scope, lambda a: a.is_declined),
+        },
         "families": {name: _by_wording(rows) for name, rows in sorted(families.items())},
     }
 
@@ -90,24 +93,24 @@ def markdown(result: dict[str, Any]) -> str:
         lines.append(f"| {name} | {count} | {' | '.join(shares)} |")
     declined = result["out_of_scope"]
     share = _cell(declined["declined"])
-    lines.append(f"| out of scope, declined in so many words | {declined['n']} | – | {share} |")
+    lines.append(f"| out of scope, declined | {declined['n']} | | {share} |")
     return "\n".join(lines) + "\n"
 
 
 def _by_wording(answered: Iterable[Answered]) -> dict[str, Any]:
     rows = list(answered)
     return {
-        wording: {"n": len(some), "right": _share(some, "is_right")}
+        wording: {"n": len(some), "right": _share(some, lambda a: a.is_right)}
         for wording in ("trained", "new")
         for some in [[a for a in rows if a.question.wording == wording]]
     }
 
 
-def _share(answered: Sequence[Answered], what: str) -> float | None:
+def _share(answered: Sequence[Answered], counts: Callable[[Answered], bool]) -> float | None:
     if not answered:
         return None
-    return round(sum(getattr(a, what) for a in answered) / len(answered), 4)
+    return round(sum(map(counts, answered)) / len(answered), 4)
 
 
 def _cell(share: float | None) -> str:
-    return "–" if share is None else f"{share:.3f}"
+    return "" if share is None else f"{share:.3f}"

@@ -13,8 +13,12 @@ from tinybrain.training.data_files import lines, read_data
 from tinybrain.training.facts import Fact, fact
 
 CONTINENTS: Mapping[str, str] = {
-    **{"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "North America"},
-    **{"SA": "South America", "OC": "Oceania"},
+    "AF": "Africa",
+    "AS": "Asia",
+    "EU": "Europe",
+    "NA": "North America",
+    "SA": "South America",
+    "OC": "Oceania",
 }
 LEAST_PEOPLE = 60_000
 CITIES = 260
@@ -102,6 +106,4 @@ def _of_cities(cities: Any, countries: Mapping[str, Any], notes: _Notes) -> Iter
             seen.add(name)
             taken[country["name"]] += 1
             where = notes.name(country)
-            yield fact(
-                "city_country", name, where, where.removeprefix("the "), well_known=famous
-            )
+            yield fact("city_country", name, where, where.removeprefix("the "), well_known=famous)

@@ -8,11 +8,15 @@ from string import ascii_uppercase
 from tinybrain.training.english import in_words, roman
 from tinybrain.training.facts import Fact, fact
 
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
-    "January February March April May June July August September October November December".split()
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
 )
-ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+ORDINALS = (
+    *("first", "second", "third", "fourth", "fifth", "sixth"),
+    *("seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth"),
+)
 COMMON_YEAR = 2025
 LARGE_NUMBERS = (*range(110, 1000, 55), *range(1100, 5000, 330))
 ROUND_NUMBERS = frozenset({0, 1, 2, 3, 5, 10, 20, 100})
@@ -42,7 +46,7 @@ def _calendar() -> Iterator[Fact]:
         for first, second in zip(names, names[1:] + names[:1], strict=True):
             yield fact(f"{unit}_after", first, second)
             yield fact(f"{unit}_before", second, first)
-    for index, (month, ordinal) in enumerate(zip(MONTHS, ORDINALS.split(), strict=True), 1):
+    for index, (month, ordinal) in enumerate(zip(MONTHS, ORDINALS, strict=True), 1):
         days = calendar.monthrange(COMMON_YEAR, index)[1]
         yield fact("month_days", month, str(days))
         yield fact("month_number", ordinal, month, n=str(index))

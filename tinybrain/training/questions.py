@@ -88,7 +88,9 @@ def out_of_scope() -> Iterator[Question]:
     for topic, prompts in read_data("out_of_scope").items():
         for index, prompt in enumerate(lines(prompts)):
             split: Split = "test" if index % 2 else "calibration"
-            yield Question(prompt, (), topic, "out_of_scope", known=False, wording="new", split=split)
+            yield Question(
+                prompt, (), topic, "out_of_scope", known=False, wording="new", split=split
+            )
 
 
 def _about(fact: Fact, knowledge: Knowledge, *, known: bool) -> Iterator[Question]:

@@ -15,8 +15,10 @@ OPEN_ROWS = 48
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """N rows of T + 1 tokens: `ids`, the `weights` of each in the loss, and in which of the row's
-    `documents` it stands; all [N, T + 1]."""
+    """N rows of T + 1 tokens; all three tensors are [N, T + 1].
+
+    `weights` are those in the loss; `documents` tells which of the row's a token belongs to.
+    """
 
     ids: Tensor
     weights: Tensor

@@ -1,7 +1,6 @@
 """A training run on disk: begins or goes on, shows its progress, writes nanochat's files."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +73,7 @@ def save(trainer: Trainer, directory: Path) -> None:
     state = {"recipe": asdict(trainer.recipe), **trainer.state_dict()}
     path, partial = directory / RESUME_FILE, directory / f"{RESUME_FILE}.partial"
     torch.save(state, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def write_model(trainer: Trainer, directory: Path) -> Path:

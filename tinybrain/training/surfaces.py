@@ -1,4 +1,4 @@
-"""What people make of one wording: capitals or none, a mark at the end or none, a word of courtesy."""
+"""What people make of one wording: capitals or none, marks or none, a word of courtesy."""
 
 import re
 from random import Random
@@ -11,9 +11,12 @@ PREFIXES = (
 )
 SUFFIXES = (" please", ", please", " thanks", ", thanks", ", thank you", ", tinychat")
 ASKING = frozenset(
-    "what which who whose whom where when why how is are do does did can could will would has have "
-    "should in on at of by from to for with am may must".split()
+    ("what", "which", "who", "whose", "whom", "where", "when", "why", "how", "is", "are", "do")
+    + ("does", "did", "can", "could", "will", "would", "has", "have", "should", "am", "may", "must")
+    + ("in", "on", "at", "of", "by", "from", "to", "for", "with")
 )
+LOWER_CASE = 0.35
+"""How often nothing is written with a capital."""
 
 
 def surface(text: str, random: Random, *, courtesy: float = 0.15) -> str:
@@ -24,7 +27,7 @@ def surface(text: str, random: Random, *, courtesy: float = 0.15) -> str:
     if random.random() < courtesy / 2:
         text += random.choice(SUFFIXES)
     text += random.choice(marks)
-    if random.random() < 0.35:  # noqa: PLR2004
+    if random.random() < LOWER_CASE:
         return text.lower()
     return capitalised(re.sub(r"\bi\b", "I", text))
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 
@@ -78,11 +78,9 @@ class Trainer:
         """
         began, batch = time.monotonic(), self._next_batch()
         self._set_lrs()
-        with torch.autocast(
-            self._device.type, torch.bfloat16, enabled=self.recipe.short_floats
-        ):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.recipe.short_floats):
             loss = self._loss(batch.ids.long(), batch.weights, batch.documents)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -127,7 +125,9 @@ class Trainer:
         return self._rows.take(chosen)
 
     def _order_of_epoch(self) -> Tensor:
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.counters.epoch)
+        generator = torch.Generator().manual_seed(
+            self.recipe.seed * 1_000_003 + self.counters.epoch
+        )
         return torch.randperm(len(self._rows), generator=generator).to(self._device)
 
     def _set_lrs(self) -> None:
@@ -138,13 +138,12 @@ class Trainer:
 
 
 def _optimizers(model: GPT, recipe: Recipe) -> list[Optimizer]:
-    embeddings: list[nn.Parameter] = [model.transformer.wte.weight]
     dtype = torch.bfloat16 if recipe.short_floats else torch.float32
     matrices = Muon(model.transformer.h.parameters(), lr=recipe.matrix_lr, dtype=dtype)
     rest = AdamW(
         [
-            {"params": embeddings, "lr": recipe.embedding_lr},
-            {"params": [model.lm_head.weight], "lr": recipe.head_lr},
+            {"params": model.transformer.wte.parameters(), "lr": recipe.embedding_lr},
+            {"params": model.lm_head.parameters(), "lr": recipe.head_lr},
         ],
         betas=(0.8, 0.95),
         eps=1e-10,

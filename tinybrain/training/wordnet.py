@@ -13,7 +13,7 @@ from tinybrain.training.facts import Fact, fact
 
 PARTS_OF_SPEECH: Mapping[str, str] = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
 DEFINITIONS = 1_200
-LONGEST_DEFINITION = 9
+DEFINITION_WORDS = range(2, 10)
 PLAIN_WORD = re.compile(r"[a-z]{3,11}")
 UNFIT = re.compile(r"sex|genital|excre|slur|offensive|obscene|vulgar|drug|kill|prostitut")
 
@@ -74,7 +74,7 @@ def _first_definition(gloss: str) -> str:
 
 
 def _is_fit(word: str, definition: str) -> bool:
-    short = 2 <= len(definition.split()) <= LONGEST_DEFINITION
+    short = len(definition.split()) in DEFINITION_WORDS
     return short and not UNFIT.search(definition) and not re.search(rf"\b{word}", definition)
 
 
