@@ -4,7 +4,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
 
 @cache

@@ -1,6 +1,6 @@
 """Short conversations whose later turns need the earlier ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from tinybrain.training.conversations import Conversation, Exchange
@@ -117,9 +117,7 @@ class Dialogues:
         return [self._say(intent.wordings.trained, intent.reply)]
 
 
-def _by_subject(
-    knowledge: Knowledge, relations: Sequence[str] | dict[str, list[str]]
-) -> list[list[Fact]]:
+def _by_subject(knowledge: Knowledge, relations: Iterable[str]) -> list[list[Fact]]:
     """Taught facts of these relations that share a subject, two or more together."""
     found: dict[str, list[Fact]] = {}
     for relation in relations:

@@ -7,8 +7,10 @@ from tinybrain.training.facts import Fact, fact
 
 LAST = 103
 FAMOUS = frozenset(
-    ("hydrogen", "helium", "carbon", "nitrogen", "oxygen", "sodium")
-    + ("iron", "copper", "silver", "gold", "mercury", "lead")
+    {
+        *("hydrogen", "helium", "carbon", "nitrogen", "oxygen", "sodium"),
+        *("iron", "copper", "silver", "gold", "mercury", "lead"),
+    }
 )
 
 

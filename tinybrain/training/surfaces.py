@@ -11,9 +11,11 @@ PREFIXES = (
 )
 SUFFIXES = (" please", ", please", " thanks", ", thanks", ", thank you", ", tinychat")
 ASKING = frozenset(
-    ("what", "which", "who", "whose", "whom", "where", "when", "why", "how", "is", "are", "do")
-    + ("does", "did", "can", "could", "will", "would", "has", "have", "should", "am", "may", "must")
-    + ("in", "on", "at", "of", "by", "from", "to", "for", "with")
+    {
+        *("what", "which", "who", "whose", "whom", "where", "when", "why", "how", "is", "are"),
+        *("do", "does", "did", "can", "could", "will", "would", "has", "have", "should", "am"),
+        *("may", "must", "in", "on", "at", "of", "by", "from", "to", "for", "with"),
+    }
 )
 LOWER_CASE = 0.35
 """How often nothing is written with a capital."""
