@@ -12,7 +12,8 @@ import torch
 
 from tinybrain.engine.model import Model
 from tinybrain.engine.request import Completed, EngineEvent, Failed, Request, SampledToken
-from tinybrain.engine.runner import Runner, Running
+from tinybrain.engine.runner import Runner
+from tinybrain.engine.running import Running
 from tinybrain.errors import Busy, InvalidRequest, LocalModelError
 
 
@@ -22,6 +23,7 @@ class Engine:
     Prompts are read in chunks of at most `prefill_chunk` tokens, one chunk between two decode
     steps. A decode step computes one row for each request, and where these are fewer than
     `speculative_rows`, up to that many with tokens that may follow; 0 turns this off.
+    On a GPU steps are `pipelined` instead (see `pipeline.py`), elsewhere if wanted.
     """
 
     def __init__(
@@ -32,9 +34,14 @@ class Engine:
         max_waiting: int = 64,
         prefill_chunk: int = 256,
         speculative_rows: int = 8,
+        pipelined: bool | None = None,
     ) -> None:
         self._runner = Runner(
-            model, slots=slots, chunk=prefill_chunk, speculative_rows=speculative_rows
+            model,
+            slots=slots,
+            chunk=prefill_chunk,
+            speculative_rows=speculative_rows,
+            pipelined=model.device.type == "cuda" if pipelined is None else pipelined,
         )
         self._capacity = slots + max_waiting
         self._waiting: deque[Request] = deque()

@@ -32,7 +32,7 @@ class FloatSums(MixedLinear):
         if torch.compiler.is_compiling():  # its own products are of floats, and part of other loops
             return super().product(x)
         rows = x.reshape(-1, x.shape[-1]).to(self._weight.dtype)
-        sums = torch.mm(rows, self._weight.t(), out_dtype=torch.float32)
+        sums: Tensor = torch.mm(rows, self._weight.t(), out_dtype=torch.float32)
         return sums.view(*x.shape[:-1], -1)
 
 
