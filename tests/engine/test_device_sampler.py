@@ -53,7 +53,9 @@ def test_each_request_gets_the_tokens_and_figures_that_it_gets_alone():
     alone = [sampler(**wanted) for wanted in PLAIN]
     for shift in range(30):
         logits = ROWS.roll(shift, 0)
-        expected = [sample([one], row[None], [None])[0] for one, row in zip(alone, logits)]
+        expected = [
+            sample([one], row[None], [None])[0] for one, row in zip(alone, logits, strict=True)
+        ]
         assert chosen(together, logits) == expected
 
 

@@ -5,7 +5,6 @@ step can be captured and replayed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -31,9 +30,6 @@ class DecodeRows(ABC):
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None
     ) -> Tensor:
         """See `Context`."""
-
-
-MakeRows = Callable[..., DecodeRows]
 
 
 class GatheredRows(DecodeRows):

@@ -5,14 +5,15 @@ request, where it stands, how the next is chosen. A step leaves there what the n
 that nothing has to be read in between. Knows slots, no requests.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from tinybrain.engine.decode_rows import GatheredRows, MakeRows
-from tinybrain.engine.device_sampler import Choice, choose_and_describe
+from tinybrain.engine.decode_ways import Way
+from tinybrain.engine.device_sampler import CANDIDATES, Choice
 from tinybrain.engine.graphs import Graphs, Step, Told, upload
 from tinybrain.engine.kv_cache import KVCache
 from tinybrain.engine.model import Model
@@ -21,13 +22,16 @@ LENGTHS = (256, 512, 1024)
 """Attention looks at the first so many positions, or at all: the fewest that are enough."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One of several ways to compute the same step."""
+FEW = 8
+"""Up to so many rows a step is bound by reading weights, and computed as is fastest for one."""
 
-    model: Model
-    rows: MakeRows = GatheredRows
-    choose: Callable[[Tensor, Tensor, Tensor, Choice], tuple[Tensor, Tensor]] = choose_and_describe
+USUAL_LENGTH = 512
+"""For which ways are compared."""
+
+AGREED = 0.05
+"""How far, relative to their norm, logits may be from those of the plainest way."""
+
+log = logging.getLogger(__name__)
 
 
 class DecodeStep:
@@ -39,7 +43,7 @@ class DecodeStep:
     def __init__(self, model: Model, cache: KVCache, *, slots: int) -> None:
         self.device = model.device
         context, words = model.config.sequence_len, model.config.vocab_size
-        self._way = Way(model)
+        self._few = self._many = Way("plain", model)
         self._cache = cache
         self._spare = slots
         self._sizes = _powers_of_two(slots)
@@ -92,26 +96,71 @@ class DecodeStep:
         choose()
         return Told(self._figures[: len(slots)])
 
+    def prepare(self, ways: Sequence[Way]) -> None:
+        """Take the fastest of several ways, and capture what is usual; nothing may be cached yet.
+
+        The first way is right: others have to agree with it.
+        """
+        if len(ways) > 1:
+            sizes = self._sizes[0], self._sizes[-1]
+            self._few, self._many = (self._fastest(ways, size) for size in sizes)
+            self._cache.store.zero_()
+        for size in self._sizes:
+            for length in self._lengths:
+                self._compute(size, length)
+            for choice in (Choice(), Choice(CANDIDATES[0])):
+                self._choose(size, choice)
+
+    def _fastest(self, ways: Sequence[Way], size: int) -> Way:
+        length = _enough(self._lengths, min(USUAL_LENGTH, self._lengths[-1]))
+        tokens, greedy = (1, 0, length - 1), (0.0, 0.0, math.inf, 0.0)
+        self.place(range(size), [tokens] * size, [greedy] * size)
+        self._fill(self._slots, range(size), self._spare)
+        expected, times = None, {}
+        for way in ways:
+            try:
+                run = self._graphs.capture(self._computing(way, size, length))
+                run()
+                found = self._logits[:size].clone()
+                expected = found if expected is None else expected
+                if (found - expected).norm() <= AGREED * expected.norm():
+                    times[way] = self._graphs.milliseconds(run)
+                else:
+                    log.warning("Decoding is not %s: that computes something else.", way.name)
+            except Exception as error:
+                if way is ways[0]:
+                    raise
+                log.warning("Decoding is not %s: %s", way.name, error)
+        told = ", ".join(f"{way.name} {time:.3f} ms" for way, time in times.items())
+        log.info("A decode step of %d: %s", size, told)
+        return min(times, key=times.__getitem__)
+
+    def _way(self, size: int) -> Way:
+        return self._few if size <= FEW else self._many
+
     def _compute(self, rows: int, length: int) -> Step:
         size, length = _enough(self._sizes, rows), _enough(self._lengths, length)
+        return self._ready((size, length), self._computing(self._way(size), size, length))
 
+    def _computing(self, way: Way, size: int, length: int) -> Step:
         def compute() -> None:
             slots = self._slots[:size]
             ids, before, positions = self._tokens[slots].unbind(-1)
-            context = self._way.rows(
+            context = way.rows(
                 self._cache.store, before=before, slots=slots, positions=positions, length=length
             )
-            hidden = self._way.model(ids[:, None], context)[:, 0]
-            self._logits[:size] = self._way.model.logits(hidden)
+            hidden = way.model(ids[:, None], context)[:, 0]
+            self._logits[:size] = way.model.logits(hidden)
 
-        return self._ready((size, length), compute)
+        return compute
 
     def _choose(self, rows: int, choice: Choice) -> Step:
         size = _enough(self._sizes, rows)
+        way = self._way(size)
 
         def choose() -> None:
             slots = self._slots[:size]
-            chosen, self._figures[:size] = self._way.choose(
+            chosen, self._figures[:size] = way.choose(
                 self._logits[:size], self._options[slots], self._draws[:size], choice
             )
             ids, _, positions = self._tokens[slots].unbind(-1)

@@ -104,6 +104,7 @@ class Engine:
     def _run(self) -> None:
         try:
             with torch.inference_mode():
+                self._runner.prepare()
                 while self._await_work():
                     self._drop_aborted()
                     self._admit_one()

@@ -44,7 +44,7 @@ class Scaled(Kernel):
 
     def product(self, x: Tensor) -> Tensor:
         """See `Kernel`."""
-        largest = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True).clamp_min(1e-20)
+        largest: Tensor = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-20)
         return self._kernel.product(x / largest) * largest
 
 

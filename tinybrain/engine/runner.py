@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tinybrain.engine.decode_step import DecodeStep
+from tinybrain.engine.decode_ways import ways
 from tinybrain.engine.drafts import Drafts
 from tinybrain.engine.kv_cache import KVCache
 from tinybrain.engine.model import Model
@@ -65,8 +66,13 @@ class Runner:
         self._cache = KVCache(
             model.config, slots + pipelined, dtype=model.kv_dtype, device=model.device
         )
-        step = DecodeStep(model, self._cache, slots=slots) if pipelined else None
-        self._pipeline = Pipeline(step) if step else None
+        self._step = DecodeStep(model, self._cache, slots=slots) if pipelined else None
+        self._pipeline = Pipeline(self._step) if self._step else None
+
+    def prepare(self) -> None:
+        """Do what would otherwise make the first requests wait; before there are any."""
+        if self._step:
+            self._step.prepare(ways(self._model))
 
     @property
     def context_length(self) -> int:
