@@ -8,9 +8,10 @@ from eth_account import Account
 from typer.testing import CliRunner
 
 from tinybrain.cli import app
-from tinybrain.cli.doctor import _facilitator, _gas, _ledger, _settings, _tabs, _upstream
+from tinybrain.cli.doctor import _facilitator, _gas, _kernels, _ledger, _settings, _tabs, _upstream
 from tinybrain.config import load_settings
 from tinybrain.devnet.token import give_ether
+from tinybrain.engine import native
 from tinybrain.payments.database import Database
 
 WALLET = Account.create()
@@ -28,6 +29,15 @@ async def test_a_missing_ledger_is_announced_and_not_created(tmp_path):
     found = await _ledger(load_settings(home=tmp_path))
     assert (found.ok, "will be created" in found.text) == (None, True)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_missing_kernels_are_a_warning_with_the_next_step(monkeypatch):
+    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(native, "_compiled", lambda: None)
+    slow = await _kernels(load_settings())
+    assert (slow.ok, "C compiler" in slow.text) == (None, True)
+    monkeypatch.setattr(native, "library", object)
+    assert (await _kernels(load_settings())).ok
 
 
 async def test_a_ledger_is_named_without_its_password(tmp_path, monkeypatch):

@@ -82,6 +82,19 @@ def test_likelihoods_are_those_of_its_capped_products(kind, weight, rows):
 
 
 @pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_no_number_stays_none(kind, weight, rows, wrong):
+    linear, sound = kind.pack(*kind.prepare(weight)), torch.arange(40) != 7
+    rows[7, 3] = wrong
+    for found in (linear(rows), linear(rows, norm=True, squared_relu=True)):
+        assert not found[7].isfinite().all()
+        assert found[sound].isfinite().all()
+    nll = linear.nll(rows, torch.zeros(40, dtype=torch.long), cap=15)
+    assert nll[sound].isfinite().all()
+    assert nll[7].isnan() or wrong == torch.inf  # of which a cap makes 15
+
+
+@pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)
 def test_leading_dimensions_stay_and_a_row_of_zeros_gives_zeros(kind, weight):
     linear = kind.pack(*kind.prepare(weight))
     assert linear(torch.zeros(2, 3, 64)).equal(torch.zeros(2, 3, 96))

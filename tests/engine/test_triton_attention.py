@@ -32,10 +32,11 @@ def test_it_attends_and_caches_as_the_definition(rows, window, heads, kv_heads, 
     stores.append(stores[0].clone())
     qk, v = random(rows, 1, heads + kv_heads, size), random(rows, 1, kv_heads, size)
     q, k = qk[:, :, :heads], qk[:, :, heads:]
+    positions = torch.tensor([[7, POSITIONS[n % 7 - 2]] for n in range(rows)])
     where = {
         "before": torch.zeros(rows, dtype=torch.long, device=DEVICE),
         "slots": (torch.randperm(rows + 2, generator=generator)[:rows]).to(DEVICE),
-        "positions": torch.tensor([POSITIONS[n % 7 - 2] for n in range(rows)], device=DEVICE),
+        "positions": positions.to(DEVICE)[:, 1],
         "length": LENGTH,
     }
     found, expected = (

@@ -65,6 +65,7 @@ async def _findings(home: Path | None, *, online: bool) -> AsyncIterator[Finding
         yield finding
     checks: list[tuple[str, Check]] = [
         ("Model", _model),
+        ("Kernels", _kernels),
         ("Ledger", _ledger),
         ("Tabs", _tabs),
     ]
@@ -114,6 +115,16 @@ async def _model(settings: Settings) -> Finding:
         )
     finally:
         model.close()
+
+
+async def _kernels(settings: Settings) -> Finding:
+    from tinybrain.engine.native import what_is_missing  # noqa: PLC0415  # torch takes seconds
+
+    if (missing := what_is_missing()) and settings.device in ("auto", "cpu"):
+        return Finding(
+            "Kernels", None, f"TinyChat computes with torch's, which are slower. {missing}"
+        )
+    return Finding("Kernels", True, "TinyChat's own are there")
 
 
 async def _ledger(settings: Settings) -> Finding:

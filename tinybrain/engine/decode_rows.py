@@ -22,7 +22,7 @@ class DecodeRows(ABC):
         self, store: Tensor, *, before: Tensor, slots: Tensor, positions: Tensor, length: int
     ) -> None:
         self.before = before[:, None]
-        self.positions = positions[:, None]
+        self.positions = positions.contiguous()[:, None]  # kernels take no strides
         self._store, self._slots, self._length = store, slots, length
 
     @abstractmethod

@@ -86,7 +86,7 @@ class DecodeStep:
     ) -> Told:
         """Choose a token for each slot, and go on with it; gives `describe`'s figures.
 
-        `length` is as of `logits`.
+        `length` is as for `logits`.
         """
         # Both before the buffers are filled, because capturing empties them.
         compute, choose = self._compute(len(slots), length), self._choose(len(slots), choice)
@@ -114,8 +114,9 @@ class DecodeStep:
     def _fastest(self, ways: Sequence[Way], size: int) -> Way:
         length = _enough(self._lengths, min(USUAL_LENGTH, self._lengths[-1]))
         tokens, greedy = (1, 0, length - 1), (0.0, 0.0, math.inf, 0.0)
-        self.place(range(size), [tokens] * size, [greedy] * size)
-        self._fill(self._slots, range(size), self._spare)
+        slots = range(min(size, self._spare))
+        self.place(slots, [tokens] * len(slots), [greedy] * len(slots))
+        self._fill(self._slots, slots, self._spare)
         expected, times = None, {}
         for way in ways:
             try:

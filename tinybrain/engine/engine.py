@@ -20,10 +20,11 @@ from tinybrain.errors import Busy, InvalidRequest, LocalModelError
 class Engine:
     """Runs up to `slots` requests at once; up to `max_waiting` more may wait.
 
-    Prompts are read in chunks of at most `prefill_chunk` tokens, one chunk between two decode
-    steps. A decode step computes one row for each request, and where these are fewer than
-    `speculative_rows`, up to that many with tokens that may follow; 0 turns this off.
-    On a GPU steps are `pipelined` instead (see `pipeline.py`), elsewhere if wanted.
+    Prompts are read in chunks of at most `prefill_chunk` tokens; while others are being decoded, in
+    smaller ones, one between two decode steps. A decode step computes one row for each request, and
+    where these are fewer than `speculative_rows`, up to that many with tokens that may follow; 0
+    turns this off. Steps that are `pipelined` (see `pipeline.py`) are for GPUs, where they are the
+    default; they guess at no tokens, and chunks are not smaller beside them.
     """
 
     def __init__(
@@ -137,11 +138,12 @@ class Engine:
 
     def _prefill_chunk(self) -> None:
         # One chunk a step: those being decoded wait for no more than that between two tokens.
-        running = next((running for running in self._running if running.is_reading), None)
-        if running is None:
+        reading = [running for running in self._running if running.is_reading]
+        if not reading:
             return
+        running, beside = reading[0], len(reading) < len(self._running)
         try:
-            token = self._runner.prefill(running)
+            token = self._runner.prefill(running, beside=beside)
         except Exception as error:  # noqa: BLE001  # as above
             self._fail(running, error)
             return

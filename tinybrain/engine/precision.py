@@ -5,7 +5,8 @@ int8 rounds both to 8, for twice the speed again.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import torch
@@ -48,12 +49,24 @@ def fastest(kinds: Sequence[Kind], *, rows: int, width: int = 512) -> Kind:
     """
     weight, x = torch.randn(4 * width, width), torch.randn(rows, width)
     kernels = [kind.pack(*kind.prepare(weight)) for kind in kinds]
-    # In turns, so that what else the machine does falls on all of them.
-    rounds = [[_time(kernel, x) for kernel in kernels] for _ in range(ROUNDS)]
+    # In turns, so that what else the machine does falls on all of them; and in one thread, because
+    # how long threads wait for each other says more about the machine's other work than of kernels.
+    with _one_thread():
+        rounds = [[_time(kernel, x) for kernel in kernels] for _ in range(ROUNDS)]
     first, *others = map(min, zip(*rounds, strict=True))
     if others and min(others) < CLEARLY * first:
         return kinds[1 + others.index(min(others))]
     return kinds[0]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _time(kernel: Kernel, x: Tensor) -> float:

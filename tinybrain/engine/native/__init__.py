@@ -144,8 +144,23 @@ def _scratch(matrix: Matrix, count: int) -> Tensor:
 @cache
 def library() -> Library | None:
     """The kernels, where they were compiled and this CPU can run them."""
-    spec = find_spec("tinybrain.engine.native._kernels")
-    if spec is None or spec.origin is None:
+    found = _compiled()
+    return found if found and found.supported else None
+
+
+def what_is_missing() -> str | None:
+    """Why there is no `library`, in a sentence; None if there is one."""
+    if library():
         return None
-    found = Library(spec.origin)
-    return found if found.supported else None
+    if _compiled():
+        return "This CPU lacks AVX-512 VNNI."
+    return "They were not compiled: with a C compiler, install TinyBrain again."
+
+
+@cache
+def _compiled() -> Library | None:
+    spec = find_spec("tinybrain.engine.native._kernels")
+    try:
+        return Library(spec.origin) if spec and spec.origin else None
+    except OSError:  # of another machine, or without its OpenMP
+        return None

@@ -8,7 +8,7 @@
 
 #include "vector.h"
 
-enum { TILE = 4, AHEAD = 4096 };
+enum { TILE = 4, VECTORS = 8, AHEAD = 4096 };
 
 /* Heads [rows][heads][size], `stride` floats from row to row, in place: pairs turned by rotation
  * [positions][size / 2] (complex), normed, times `scale`. */
@@ -64,10 +64,6 @@ static void append(const Attention *a, int64_t row, int64_t token) {
     }
 }
 
-INLINE __m512 load_half(const uint16_t *x) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x));
-}
-
 INLINE void prefetch(const uint16_t *x, int64_t size) {
     UNROLLED(4) for (int64_t i = 0; i < size; i += 32)
         _mm_prefetch((const char *)(x + i) + AHEAD, _MM_HINT_T0);
@@ -116,30 +112,29 @@ static float soften(float *scores, int64_t begin, int64_t end, int64_t first, in
     return _mm512_reduce_add_ps(sums);
 }
 
-/* y[query] = sum over positions of weight times value, over `total` */
-INLINE void mix(int queries, const float *scores, int64_t length, const uint16_t *values,
-                int64_t begin, int64_t end, int64_t size, const float *totals, float *const *y) {
-    for (int64_t i = 0; i < size; i += 64) {
-        int vectors = size - i >= 64 ? 4 : (int)((size - i) / 16);
-        __m512 sums[TILE][4];
-        UNROLLED(4) for (int query = 0; query < queries; query++)
-            UNROLLED(4) for (int j = 0; j < 4; j++) sums[query][j] = _mm512_setzero_ps();
-        for (int64_t position = begin; position < end; position++) {
-            const uint16_t *value = values + position * size + i;
-            prefetch(value, 64);
-            __m512 some[4];
-            UNROLLED(4) for (int j = 0; j < 4; j++)
-                some[j] = j < vectors ? load_half(value + 16 * j) : _mm512_setzero_ps();
-            UNROLLED(4) for (int query = 0; query < queries; query++) {
-                __m512 weight = _mm512_set1_ps(scores[query * length + position]);
-                UNROLLED(4) for (int j = 0; j < 4; j++)
-                    sums[query][j] = _mm512_fmadd_ps(weight, some[j], sums[query][j]);
-            }
+/* y[query][first..] = sum over positions of weight times value, over the query's total; so many
+ * `vectors` of it as stay in registers. */
+INLINE void mix(int queries, int vectors, const float *scores, int64_t length,
+                const uint16_t *values, int64_t begin, int64_t end, int64_t size,
+                const float *totals, float *const *y, int64_t first) {
+    __m512 sums[TILE][VECTORS];
+    UNROLLED(4) for (int query = 0; query < queries; query++)
+        UNROLLED(8) for (int j = 0; j < vectors; j++) sums[query][j] = _mm512_setzero_ps();
+    for (int64_t position = begin; position < end; position++) {
+        const uint16_t *value = values + position * size + first;
+        prefetch(value, 16 * vectors);
+        __m512 some[VECTORS];
+        UNROLLED(8) for (int j = 0; j < vectors; j++) some[j] = load_half(value + 16 * j);
+        UNROLLED(4) for (int query = 0; query < queries; query++) {
+            __m512 weight = _mm512_set1_ps(scores[query * length + position]);
+            UNROLLED(8) for (int j = 0; j < vectors; j++)
+                sums[query][j] = _mm512_fmadd_ps(weight, some[j], sums[query][j]);
         }
-        for (int query = 0; query < queries; query++)
-            for (int j = 0; j < vectors; j++)
-                _mm512_storeu_ps(y[query] + i + 16 * j,
-                                 _mm512_div_ps(sums[query][j], _mm512_set1_ps(totals[query])));
+    }
+    UNROLLED(4) for (int query = 0; query < queries; query++) {
+        __m512 total = _mm512_set1_ps(totals[query]);
+        UNROLLED(8) for (int j = 0; j < vectors; j++)
+            _mm512_storeu_ps(y[query] + first + 16 * j, _mm512_div_ps(sums[query][j], total));
     }
 }
 
@@ -162,7 +157,12 @@ INLINE void tile(int queries, const Attention *a, int64_t row, int64_t head, int
         if (begin < 0) begin = 0;
         totals[query] = soften(scores + query * a->length, begin, positions[query] + 1, first, last);
     }
-    mix(queries, scores, a->length, a->values + place, first, last, size, totals, y);
+    int most = queries <= 2 ? VECTORS : VECTORS / 2;
+    int64_t i = 0;
+    for (; i + 16 * most <= size; i += 16 * most)
+        mix(queries, most, scores, a->length, a->values + place, first, last, size, totals, y, i);
+    for (; i < size; i += 16)
+        mix(queries, 1, scores, a->length, a->values + place, first, last, size, totals, y, i);
 }
 
 INLINE void some_queries(int queries, const Attention *a, int64_t row, int64_t head, int64_t token,

@@ -53,17 +53,19 @@ static void normed(const float *x, int64_t in, float *y) {
 /* 127 levels on either side of zero; where nothing is negative, 255 on one. */
 static void quantised(const float *x, int64_t in, int flags, const Rows *rows, int64_t row) {
     __m512 most = _mm512_setzero_ps(), least = _mm512_setzero_ps();
+    __mmask16 odd = 0;
     for (int64_t i = 0; i < in; i += 16) {
         __m512 some = _mm512_maskz_loadu_ps(first_lanes(in - i), x + i);
         most = _mm512_max_ps(most, some);
         least = _mm512_min_ps(least, some);
+        odd |= _mm512_cmp_ps_mask(some, some, _CMP_UNORD_Q);
     }
     float highest = _mm512_reduce_max_ps(most), lowest = _mm512_reduce_min_ps(least);
     int32_t zero = lowest < 0 ? 128 : 0;
     float largest = fmaxf(fmaxf(highest, -lowest), 1e-20f), levels = zero ? 127 : 255;
     float norm = flags & NORM ? rms_scale(x, in) : 1;
     rows->zeros[row] = zero;
-    rows->scales[row] = largest * norm / levels;
+    rows->scales[row] = odd ? NAN : largest * norm / levels; /* levels cannot say what is odd */
     __m512 factor = _mm512_set1_ps(levels / largest);
     __m512i middle = _mm512_set1_epi32(zero);
     uint8_t *y = rows->levels + row * rows->stride;
@@ -84,7 +86,7 @@ INLINE void half_tile(int rows, const float *x, int64_t stride, const uint16_t *
         _mm_prefetch((const char *)panel + AHEAD, _MM_HINT_T0);
         _mm_prefetch((const char *)panel + AHEAD + 64, _MM_HINT_T0);
         UNROLLED(4) for (int j = 0; j < VECTORS; j++)
-            weights[j] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(panel + 16 * j)));
+            weights[j] = load_half(panel + 16 * j);
         UNROLLED(6) for (int row = 0; row < rows; row++) {
             __m512 input = _mm512_set1_ps(x[row * stride + i]);
             UNROLLED(4) for (int j = 0; j < VECTORS; j++)
@@ -123,7 +125,7 @@ INLINE void finish(__m512 value, int64_t row, int64_t column, const Matrix *matr
     __mmask16 lanes = column < matrix->out ? first_lanes(matrix->out - column) : 0;
     int64_t place = row * matrix->out + column;
     if (outcome->flags & SQUARED_RELU) {
-        value = _mm512_max_ps(value, _mm512_setzero_ps());
+        value = _mm512_max_ps(_mm512_setzero_ps(), value);
         value = _mm512_mul_ps(value, value);
     }
     if (outcome->cap > 0) value = capped16(value, outcome->cap);

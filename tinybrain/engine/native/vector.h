@@ -19,9 +19,14 @@ INLINE __mmask16 first_lanes(int64_t count) {
     return count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
 }
 
+INLINE __m512 load_half(const uint16_t *x) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x));
+}
+
 /* e^x within 2 units in the last place for x in [-87, 88]; what lies outside is clamped. */
 INLINE __m512 exp16(__m512 x) {
-    x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88)), _mm512_set1_ps(-87));
+    /* In this order of operands a NaN stays one; so it does in all that is made with these. */
+    x = _mm512_max_ps(_mm512_set1_ps(-87), _mm512_min_ps(_mm512_set1_ps(88), x));
     __m512 power = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
     /* ln 2 in two parts, so that the difference stays exact. */
     x = _mm512_fnmadd_ps(power, _mm512_set1_ps(0.693359375f), x);
