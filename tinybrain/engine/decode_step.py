@@ -101,7 +101,9 @@ class DecodeStep:
 
         The first way is right: others have to agree with it.
         """
+        self._few = self._many = ways[0]
         if len(ways) > 1:
+            self._cache.store.normal_()  # among zeros, wrong attention would not show
             sizes = self._sizes[0], self._sizes[-1]
             self._few, self._many = (self._fastest(ways, size) for size in sizes)
             self._cache.store.zero_()
