@@ -6,13 +6,13 @@ import torch
 from tinybrain.engine.device_sampler import (
     Choice,
     choice_for,
-    choose_and_describe,
+    choose,
     is_greedy,
     is_plain,
     options,
 )
 from tinybrain.engine.request import Request
-from tinybrain.engine.sampler import Sampler, sample, sampled
+from tinybrain.engine.sampler import Sampler, figures_of, sample, sampled
 
 PLAIN = (
     {},
@@ -39,13 +39,13 @@ def chosen(samplers, logits):
     """The tokens that are chosen by tensors alone."""
     requests = [one.request for one in samplers]
     draws = [0.0 if is_greedy(one.request) else one.draw() for one in samplers]
-    _, figures = choose_and_describe(
+    ids = choose(
         logits,
         torch.tensor([options(request) for request in requests]),
         torch.tensor(draws, dtype=torch.float64),
         choice_for(samplers),
     )
-    return [sampled(row) for row in figures.tolist()]
+    return [sampled(row) for row in figures_of(logits, ids).tolist()]
 
 
 def test_each_request_gets_the_tokens_and_figures_that_it_gets_alone():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tinybrain.engine.decode_ways import Way
-from tinybrain.engine.device_sampler import CANDIDATES, Choice
+from tinybrain.engine.device_sampler import CANDIDATES, Choice, choose
 from tinybrain.engine.graphs import Graphs, Step, Told, upload
 from tinybrain.engine.kv_cache import KVCache
 from tinybrain.engine.model import Model
@@ -89,11 +89,11 @@ class DecodeStep:
         `length` is as for `logits`.
         """
         # Both before the buffers are filled, because capturing empties them.
-        compute, choose = self._compute(len(slots), length), self._choose(len(slots), choice)
+        compute, go_on = self._compute(len(slots), length), self._go_on(len(slots), choice)
         self._fill(self._slots, slots, self._spare)
         self._fill(self._draws, draws, 0)
         compute()
-        choose()
+        go_on()
         return Told(self._figures[: len(slots)])
 
     def prepare(self, ways: Sequence[Way]) -> None:
@@ -111,7 +111,7 @@ class DecodeStep:
             for length in self._lengths:
                 self._compute(size, length)
             for choice in (Choice(), Choice(CANDIDATES[0])):
-                self._choose(size, choice)
+                self._go_on(size, choice)
 
     def _fastest(self, ways: Sequence[Way], size: int) -> Way:
         length = _enough(self._lengths, min(USUAL_LENGTH, self._lengths[-1]))
@@ -124,7 +124,8 @@ class DecodeStep:
             try:
                 run = self._graphs.capture(self._computing(way, size, length))
                 run()
-                found = self._logits[:size].clone()
+                logits = self._logits[:size]
+                found = torch.cat([logits, way.figures(logits, self._slots[:size])], dim=-1)
                 expected = found if expected is None else expected
                 if (found - expected).norm() <= AGREED * expected.norm():
                     times[way] = self._graphs.milliseconds(run)
@@ -157,20 +158,19 @@ class DecodeStep:
 
         return compute
 
-    def _choose(self, rows: int, choice: Choice) -> Step:
+    def _go_on(self, rows: int, choice: Choice) -> Step:
         size = _enough(self._sizes, rows)
         way = self._way(size)
 
-        def choose() -> None:
-            slots = self._slots[:size]
-            chosen, self._figures[:size] = way.choose(
-                self._logits[:size], self._options[slots], self._draws[:size], choice
-            )
+        def go_on() -> None:
+            slots, logits = self._slots[:size], self._logits[:size]
+            chosen = choose(logits, self._options[slots], self._draws[:size], choice)
+            self._figures[:size] = way.figures(logits, chosen)
             ids, _, positions = self._tokens[slots].unbind(-1)
             following = (positions + 1) * (slots != self._spare)
             self._tokens.index_copy_(0, slots, torch.stack([chosen, ids, following], dim=-1))
 
-        return self._ready((size, choice), choose)
+        return self._ready((size, choice), go_on)
 
     def _ready(self, key: object, step: Step) -> Step:
         if key not in self._captured:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tinybrain.engine.compiled_gpt import CompiledGPT
 from tinybrain.engine.decode_rows import DecodeRows, GatheredRows
-from tinybrain.engine.device_sampler import Choice, choose_and_describe
 from tinybrain.engine.fast_gpt import FastGPT
 from tinybrain.engine.model import Model
+from tinybrain.engine.sampler import figures_of
 
 LENGTH = 256
 ROWS = 5
@@ -30,7 +30,7 @@ class Way:
     name: str
     model: Model
     rows: type[DecodeRows] = GatheredRows
-    choose: Callable[[Tensor, Tensor, Tensor, Choice], tuple[Tensor, Tensor]] = choose_and_describe
+    figures: Callable[[Tensor, Tensor], Tensor] = figures_of
 
 
 def ways(model: Model) -> list[Way]:
@@ -42,8 +42,8 @@ def ways(model: Model) -> list[Way]:
     if rows is not GatheredRows:
         found.append(Way("with Triton's attention", model, rows))
     if isinstance(model, FastGPT):
-        choose = torch.compile(choose_and_describe)
-        found.append(Way("compiled", CompiledGPT(model), rows, choose))
+        # Not the choices: what some request asks for first would be compiled while others wait.
+        found.append(Way("compiled", CompiledGPT(model), rows, torch.compile(figures_of)))
     return found
 
 

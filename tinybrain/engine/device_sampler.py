@@ -15,7 +15,6 @@ from tinybrain.engine.request import Request
 from tinybrain.engine.sampler import (
     COLDEST,
     Sampler,
-    describe,
     fall,
     first_of_largest,
     largest,
@@ -82,14 +81,6 @@ def choose(logits: Tensor, options: Tensor, draws: Tensor, choice: Choice) -> Te
         drawn = fall(weights * _likely(weights, min_p), draws)
         ids = torch.where((temperature > 0) & (top_k == 0), drawn, ids)
     return ids[:, 0]
-
-
-def choose_and_describe(
-    logits: Tensor, options: Tensor, draws: Tensor, choice: Choice
-) -> tuple[Tensor, Tensor]:
-    """Ids [B] as of `choose`, and what `describe` tells of them [B, 4]."""
-    ids = choose(logits, options, draws, choice)
-    return ids, describe(logits, ids)[-1]
 
 
 def _likely(weights: Tensor, min_p: Tensor) -> Tensor:

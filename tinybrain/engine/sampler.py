@@ -143,6 +143,11 @@ def describe(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return shifted, log_total, figures
 
 
+def figures_of(logits: Tensor, ids: Tensor) -> Tensor:
+    """Only the figures [B, 4] of `describe`."""
+    return describe(logits, ids)[-1]
+
+
 def _choose(samplers: Sequence[Sampler], logits: Tensor, forced: Sequence[int | None]) -> Tensor:
     """Ids [B]; rows with as many candidates are drawn together."""
     if any(sampler.adjusts for sampler in samplers):
