@@ -54,10 +54,18 @@ class Figures:
 class Ours:
     """TinyBrain's engine as a replica runs it; without speculation, which random text lacks."""
 
-    def __init__(self, precision: str, files: CheckpointFiles, home: Path) -> None:
-        settings = load_settings(precision=precision, home=home, device="cpu")
-        self.model, _ = load_model_of(files, torch.device("cpu"), settings)
-        self.engine = Engine(self.model, slots=32, max_waiting=64, speculative_rows=0)
+    def __init__(
+        self,
+        precision: str,
+        files: CheckpointFiles,
+        home: Path,
+        *,
+        device: str = "cpu",
+        slots: int = 32,
+    ) -> None:
+        settings = load_settings(precision=precision, home=home, device=device)
+        self.model, _ = load_model_of(files, torch.device(device), settings)
+        self.engine = Engine(self.model, slots=slots, max_waiting=64, speculative_rows=0)
         self.answers([[1]], 1)
 
     def answers(

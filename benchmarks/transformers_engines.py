@@ -54,6 +54,16 @@ class Transformers:
         return [([step[row] for step in chosen], times) for row in range(len(prompts))]
 
 
+def static_cache(config: Any, batch: int, length: int, device: torch.device) -> Any:
+    """A bf16 cache of `length` tokens for each request."""
+    from transformers import StaticCache  # noqa: PLC0415  # takes seconds
+
+    cache = StaticCache(config=config, max_cache_len=length)
+    size = config.hidden_size // config.num_attention_heads
+    cache.early_initialization(batch, config.num_key_value_heads, size, torch.bfloat16, device)
+    return cache
+
+
 class Int8Compiled(Transformers):
     """bf16 with torchao's int8 weights, a static cache and torch.compile.
 
@@ -75,19 +85,10 @@ class Int8Compiled(Transformers):
 
     def cache(self, batch: int) -> Any:
         """The one cache of a batch size: the compiled code is for its addresses."""
-        from transformers import StaticCache  # noqa: PLC0415  # likewise
-
         if batch not in self._caches:
-            config = self.model.config
-            cache = StaticCache(config=config, max_cache_len=self._length)
-            cache.early_initialization(
-                batch,
-                config.num_key_value_heads,
-                config.hidden_size // config.num_attention_heads,
-                torch.bfloat16,
-                torch.device("cpu"),
+            self._caches[batch] = static_cache(
+                self.model.config, batch, self._length, torch.device("cpu")
             )
-            self._caches[batch] = cache
         self._caches[batch].reset()
         return self._caches[batch]
 
