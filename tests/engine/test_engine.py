@@ -80,7 +80,7 @@ def test_a_running_stream_gets_a_token_between_two_chunks(engine_of_16, golden, 
     reading = ask(engine_of_16, listener(golden.ids.tolist(), 32))
     running.gate.set()
     assert reading.tokens() == golden.greedy
-    assert shapes[:6] == [(1, 3), (1, 1), (1, 4), (1, 1), (1, 4), (1, 1)]
+    assert shapes[:6] == [(1, 3), (1, 1), (1, 16), (1, 1), (1, 16), (1, 1)]
 
 
 def test_a_long_prompt_and_a_short_one_are_read_in_turns(engine_of_16, golden, listener, shapes):

@@ -20,11 +20,11 @@ from tinybrain.errors import Busy, InvalidRequest, LocalModelError
 class Engine:
     """Runs up to `slots` requests at once; up to `max_waiting` more may wait.
 
-    Prompts are read in chunks of at most `prefill_chunk` tokens; while others are being decoded, in
-    smaller ones, one between two decode steps. A decode step computes one row for each request, and
-    where these are fewer than `speculative_rows`, up to that many with tokens that may follow; 0
-    turns this off. Steps that are `pipelined` (see `pipeline.py`) are for GPUs, where they are the
-    default; they guess at no tokens, and chunks are not smaller beside them.
+    Prompts are read in chunks of at most `prefill_chunk` tokens; while others are being decoded,
+    one between two decode steps, and smaller ones where the model allows. A decode step computes
+    one row for each request, and where these are fewer than `speculative_rows`, up to that many
+    with tokens that may follow; 0 turns this off. Steps that are `pipelined` (see `pipeline.py`)
+    are for GPUs, where they are the default; they guess at no tokens.
     """
 
     def __init__(

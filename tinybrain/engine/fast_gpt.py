@@ -17,6 +17,7 @@ from torch.nn import functional
 from tinybrain.engine.attention import Context
 from tinybrain.engine.gpt import SMEAR_CHANNELS, rms_norm, window_of
 from tinybrain.engine.kernels import Kind
+from tinybrain.engine.native import LANES
 from tinybrain.engine.rotary import RealRotary, Rotary
 from tinybrain.engine.serving_weights import Group, ServingWeights
 
@@ -48,6 +49,7 @@ class FastGPT:
         self.variant = weights.variant
         self.device = device
         self.precision = kind.name
+        self.any_chunks = kind.any_rows and self.config.head_dim % LANES == 0  # as `KVCache`
         self.kv_dtype = torch.float16  # normed keys fit; more of a number than bf16 keeps
         with ThreadPoolExecutor(PACKING_THREADS) as threads:
             layers = range(self.config.n_layer)

@@ -104,15 +104,16 @@ class Runner:
     def prefill(self, running: Running, *, beside: bool = False) -> SampledToken | None:
         """Read the next chunk of a prompt; after the last, give the first new token.
 
-        `beside` others that are being decoded, and wait for it, a chunk is a quarter as long.
+        `beside` others that are being decoded, and wait for it, a chunk is a quarter as long, if
+        that changes no bit: what an answer is must not depend on who else is there.
 
         Raises:
             FloatingPointError: The model's logits are not finite.
         """
         self._reuse(running)
         prompt, slot = running.request.prompt, running.slot
-        shorter = beside and not self._pipeline  # a GPU hardly gains by it
-        known, most = len(slot.tokens), self._chunk // BESIDE if shorter else self._chunk
+        shorter = beside and self._model.any_chunks
+        known, most = len(slot.tokens), max(1, self._chunk // BESIDE) if shorter else self._chunk
         chunk, predicted = prompt[known - 1 : known - 1 + most], prompt[known : known + most]
         hidden = self._forward([running], [chunk])[0]
         ids = torch.tensor(predicted, dtype=torch.long, device=self._device)

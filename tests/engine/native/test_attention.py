@@ -15,6 +15,15 @@ LENGTH = 100
 SIZES = [(2, 1, 32), (4, 2, 64), (3, 3, 128), (2, 2, 80)]
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """More than one, however many CPUs there are: what they share shows."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
 class Attending:
     """A cache of one layer, and random queries, keys and values for every position."""
 
@@ -77,3 +86,8 @@ def test_a_cache_of_16_bits_on_a_cpu_uses_it():
     attending = Attending(2, 1, 32)
     rows = attending.cache.rows(torch.zeros(1, 1), slots=[0], starts=[0], before=[0])
     assert isinstance(rows, NativeRows)
+
+
+def test_a_position_behind_the_end_is_refused():
+    with pytest.raises(IndexError):
+        Attending(2, 1, 32)(NativeRows, [0], [LENGTH - 2], 3)
