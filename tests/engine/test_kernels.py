@@ -10,14 +10,7 @@ from tinybrain.engine.precision import works
 EXACTNESS = {FP32: 1e-6, FP16: 1e-3, NATIVE_HALF: 1e-3, BF16: 1e-2, INT8: 3e-2, NATIVE_INT8: 3e-2}
 INDEPENDENT = (FP16, INT8, NATIVE_HALF, NATIVE_INT8)
 
-
-@pytest.fixture(autouse=True)
-def threads():
-    """More than one, however many CPUs there are: what they share shows."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("several_threads")
 
 
 @pytest.fixture(autouse=True)

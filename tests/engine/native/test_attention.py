@@ -9,19 +9,13 @@ from tinybrain.engine.gpt import GPTConfig
 from tinybrain.engine.kv_cache import CachedRows, KVCache, NativeRows
 from tinybrain.engine.native import library
 
-pytestmark = pytest.mark.skipif(library() is None, reason="no compiled kernels for this CPU")
+pytestmark = [
+    pytest.mark.usefixtures("several_threads"),
+    pytest.mark.skipif(library() is None, reason="no compiled kernels for this CPU"),
+]
 
 LENGTH = 100
 SIZES = [(2, 1, 32), (4, 2, 64), (3, 3, 128), (2, 2, 80)]
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """More than one, however many CPUs there are: what they share shows."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
 
 
 class Attending:
