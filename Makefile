@@ -1,5 +1,5 @@
 # What one needs: Python 3.11 to 3.13, git, make. Everything else is installed here, pinned.
-# A C compiler is used if there is one: TinyChat's own kernels are two to three times as fast.
+# A C compiler is used if there is one, for TinyChat's own kernels; without it torch's serve.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -199,7 +199,7 @@ def test_a_stream_asked_for_again_has_the_same_choices(service, caller, stream):
 
 def test_who_leaves_after_the_first_word_finds_all_choices_finished(open_service, caller, stream):
     go_on = threading.Event()
-    with open_service(Uneven(["a ", go_on, "b"], [go_on, "x"])) as service:
+    with open_service(Uneven(["a ", go_on, "b"], ["x ", go_on, "y"])) as service:
         headers = caller.headers(service, body=TWO)
         url, asked = f"{service.url}/v1/chat/completions", TWO | {"stream": True}
         with httpx.stream("POST", url, json=asked, headers=headers) as response:
@@ -207,7 +207,7 @@ def test_who_leaves_after_the_first_word_finds_all_choices_finished(open_service
         go_on.set()
         service.wait_until(lambda: service.outcome() == ("completed", "settled"))
         again = stream(service, TWO, headers=headers)
-        assert [joined(again[:-1], index) for index in range(2)] == ["a b", "x"]
+        assert [joined(again[:-1], index) for index in range(2)] == ["a b", "x y"]
     assert caller.balance() == 980_000
 
 

@@ -29,6 +29,15 @@ def inference():
         yield
 
 
+@pytest.fixture
+def several_threads():
+    """More than one, however many CPUs there are: what they share shows."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
 class Golden:
     """A tiny random model of a variant, and what nanochat's own code computes for it."""
 

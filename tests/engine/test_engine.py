@@ -80,7 +80,7 @@ def test_a_running_stream_gets_a_token_between_two_chunks(engine_of_16, golden, 
     reading = ask(engine_of_16, listener(golden.ids.tolist(), 32))
     running.gate.set()
     assert reading.tokens() == golden.greedy
-    assert shapes[:6] == [(1, 3), (1, 1), (1, 4), (1, 1), (1, 4), (1, 1)]
+    assert shapes[:6] == [(1, 3), (1, 1), (1, 16), (1, 1), (1, 16), (1, 1)]
 
 
 def test_a_long_prompt_and_a_short_one_are_read_in_turns(engine_of_16, golden, listener, shapes):
@@ -229,3 +229,28 @@ def test_certainty_comes_with_every_token(engine, golden, listener):
     heard = ask(engine, listener(golden.ids.tolist(), 5)).to_end()
     tokens = [event for event in heard if isinstance(event, SampledToken)]
     assert all(t.logprob < 0 < t.entropy and 0 < t.margin < 1 for t in tokens)
+
+
+def test_a_pipelined_engine_tells_what_another_does(golden_model, golden, listener):
+    ids = golden.ids.tolist()
+    stop = next(token for token in golden.greedy if golden.greedy.index(token) == 3)
+    asked = [
+        (ids, 20, {}),
+        (ids, 20, {"stop_tokens": frozenset([stop])}),
+        (ids[:9], 1, {}),
+        (ids[5:60], 15, {"temperature": 1.0, "top_k": 50, "seed": 1}),
+        (ids[:40], 9, {"temperature": 1.0, "top_p": 0.8, "seed": 2}),
+        (ids, 500, {"temperature": 0.7, "seed": 3, "follow": lambda t: [6] * (t % 97 == 0)}),
+        (ids[:3], 12, {"temperature": 0.7, "seed": 4, "repetition_penalty": 1.1}),
+    ]
+    told = []
+    for pipelined in (False, True):
+        engine = Engine(golden_model, slots=3, prefill_chunk=64, pipelined=pipelined)
+        listeners = [ask(engine, listener(p, most, **options)) for p, most, options in asked]
+        heard = [one.to_end() for one in listeners]
+        told.append([[*(e.id for e in h if isinstance(e, SampledToken)), h[-1]] for h in heard])
+        assert all(isinstance(h[0], PromptRead) for h in heard)
+        assert (engine.requests, engine.free_slots) == (0, 3)
+        engine.close()
+    assert told[0] == told[1]
+    assert told[0][1][-1] == Completed("stop")

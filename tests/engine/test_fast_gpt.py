@@ -4,6 +4,7 @@ import torch
 from tinybrain.engine.attention import WholeSequence
 from tinybrain.engine.checkpoint import read_checkpoint
 from tinybrain.engine.fast_gpt import FastGPT
+from tinybrain.engine.gpu_kernels import GPU_BF16, GPU_FP16
 from tinybrain.engine.kernels import FP16, FP32, INT8
 from tinybrain.engine.native_kernels import NATIVE_HALF, NATIVE_INT8
 from tinybrain.engine.precision import works
@@ -39,6 +40,18 @@ def test_in_16_bits_every_choice_is_the_references(each, fast, kind):
     found, expected = logits(fast(kind), each.ids), logits(each.model, each.ids)
     torch.testing.assert_close(found, expected, atol=0.03, rtol=0)
     assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.99
+
+
+def test_in_a_gpus_fp16_every_choice_is_the_references(each, fast):
+    found, expected = logits(fast(GPU_FP16[-1]), each.ids), logits(each.model, each.ids)
+    torch.testing.assert_close(found, expected, atol=0.06, rtol=0)
+    assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.98
+
+
+def test_in_a_gpus_bf16_it_is_close_to_the_reference(each, fast):
+    found, expected = logits(fast(GPU_BF16[-1]), each.ids), logits(each.model, each.ids)
+    assert (found - expected).norm() < 0.03 * expected.norm()
+    assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("kind", [INT8, NATIVE_INT8], ids=lambda kind: kind.name)

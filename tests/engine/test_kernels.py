@@ -10,6 +10,8 @@ from tinybrain.engine.precision import works
 EXACTNESS = {FP32: 1e-6, FP16: 1e-3, NATIVE_HALF: 1e-3, BF16: 1e-2, INT8: 3e-2, NATIVE_INT8: 3e-2}
 INDEPENDENT = (FP16, INT8, NATIVE_HALF, NATIVE_INT8)
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 
 @pytest.fixture(autouse=True)
 def only_what_is_there(request):
@@ -20,7 +22,7 @@ def only_what_is_there(request):
 
 @pytest.fixture
 def weight():
-    return torch.randn(96, 64, generator=torch.Generator().manual_seed(1))
+    return torch.randn(300, 64, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_a_row_does_not_depend_on_its_neighbours(kind, weight, rows):
 @pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)
 def test_what_comes_before_and_after_a_product(kind, weight, rows):
     linear = kind.pack(*kind.prepare(weight))
-    add = torch.randn(40, 96, generator=torch.Generator().manual_seed(3))
+    add = torch.randn(40, 300, generator=torch.Generator().manual_seed(3))
     found = linear(rows, norm=True, squared_relu=True, cap=15, add=add)
     product = functional.linear(rms_norm(rows), weight)
     expected = 15 * torch.tanh(product.relu().square() / 15) + add
@@ -76,7 +78,7 @@ def test_weights_of_any_shape(kind, shape):
 @pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)
 def test_likelihoods_are_those_of_its_capped_products(kind, weight, rows):
     linear = kind.pack(*kind.prepare(weight))
-    ids = torch.arange(40) * 2 % 96
+    ids = torch.arange(40) * 7
     expected = functional.cross_entropy(linear(rows, cap=20), ids, reduction="none")
     torch.testing.assert_close(linear.nll(rows, ids, cap=20), expected, atol=2e-5, rtol=1e-6)
 
@@ -97,7 +99,28 @@ def test_what_is_no_number_stays_none(kind, weight, rows, wrong):
 @pytest.mark.parametrize("kind", EXACTNESS, ids=lambda kind: kind.name)
 def test_leading_dimensions_stay_and_a_row_of_zeros_gives_zeros(kind, weight):
     linear = kind.pack(*kind.prepare(weight))
-    assert linear(torch.zeros(2, 3, 64)).equal(torch.zeros(2, 3, 96))
+    assert linear(torch.zeros(2, 3, 64)).equal(torch.zeros(2, 3, 300))
+
+
+def test_what_is_never_negative_has_twice_the_levels(weight):
+    if not works(NATIVE_INT8):
+        pytest.skip("this machine has no kernel for int8-native")
+    linear = NATIVE_INT8.pack(*NATIVE_INT8.prepare(weight.sign()))  # of which int8 loses nothing
+    x = torch.rand(40, 64, generator=torch.Generator().manual_seed(5))
+    signed = x * (torch.arange(64) % 2 * 2 - 1)
+    errors = [
+        (linear(rows) - functional.linear(rows, weight.sign())).norm() for rows in (x, signed)
+    ]
+    assert errors[0] < 0.6 * errors[1]
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(40, 63), torch.zeros(40, 64, dtype=torch.float64)])
+def test_our_own_refuse_what_they_would_misread(weight, wrong):
+    if not works(NATIVE_HALF):
+        pytest.skip("this machine has no kernel for fp16-native")
+    linear = NATIVE_HALF.pack(*NATIVE_HALF.prepare(weight))
+    with pytest.raises(ValueError, match="64 floats a row"):
+        linear(wrong)
 
 
 def test_a_row_of_zeros_in_a_weight_is_quantised_to_zeros(weight):

@@ -10,6 +10,7 @@ from tinybrain.engine.native_kernels import NATIVE_INT8
 from tinybrain.engine.packed_files import PackedFiles, serving_weights
 from tinybrain.engine.precision import works
 from tinybrain.engine.variants import V4_MARCH
+from tinybrain.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +90,11 @@ def damage_weights(home):
     (home / "weights").write_bytes(b"\x00" * 100)
 
 
+def empty_weights(home):
+    size = (home / "weights").stat().st_size
+    (home / "weights").write_bytes(bytes(size))
+
+
 def lose_weights(home):
     (home / "weights").unlink()
 
@@ -100,6 +106,15 @@ def test_damaged_files_are_made_anew(v1_weights, golden, tmp_path, damage):
     damage(home)
     assert logits(v1_weights()[0], FP16, golden.ids).equal(expected)
     PackedFiles(home).group(None)
+
+
+@pytest.mark.skipif(not works(NATIVE_INT8), reason="no kernel for int8-native")
+def test_weights_that_cannot_be_are_refused_with_the_next_step(v1_weights, tmp_path):
+    v1_weights(NATIVE_INT8)
+    (home,) = tmp_path.iterdir()
+    empty_weights(home)
+    with pytest.raises(ConfigError, match="Delete the folder"):
+        FastGPT(v1_weights(NATIVE_INT8)[0], NATIVE_INT8)
 
 
 def test_where_nothing_can_be_written_it_works_without(golden, tmp_path, caplog):

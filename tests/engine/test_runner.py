@@ -237,6 +237,28 @@ def test_a_seed_gives_the_same_tokens_with_drafts_and_without(golden, prompt_of_
     assert speculated < plain == 49
 
 
+@pytest.mark.parametrize("kind", [FP16, NATIVE_HALF, NATIVE_INT8], ids=lambda kind: kind.name)
+def test_not_a_bit_depends_on_whether_a_prompt_is_read_beside_others(
+    golden, prompt_of_golden, kind, monkeypatch
+):
+    if not works(kind):
+        pytest.skip(f"this machine has no kernel for {kind.name}")
+    if kind is FP16:
+        monkeypatch.setattr(kv_cache, "library", lambda: None)
+        monkeypatch.setattr(rotary, "library", lambda: None)
+    model = FastGPT(FromCheckpoint(read_checkpoint(golden.files, variant_name=None), kind), kind)
+    told = []
+    for beside in (False, True):
+        runner = Runner(model, slots=1, chunk=64)
+        running = start(runner, prompt_of_golden, 1)
+        passes = 1
+        while runner.prefill(running, beside=beside) is None:
+            passes += 1
+        told.append((passes, running.slot.tokens, running.slot.nll))
+    assert told[0][1:] == told[1][1:]
+    assert (told[1][0] > told[0][0]) == model.any_chunks == (kind is not FP16)
+
+
 @pytest.mark.parametrize("kind", [FP16, INT8, NATIVE_HALF, NATIVE_INT8], ids=lambda kind: kind.name)
 def test_not_a_bit_of_a_packed_models_answer_depends_on_drafts(
     golden, prompt_of_golden, kind, monkeypatch

@@ -17,6 +17,8 @@ MAX_MESSAGES = 500
 MAX_MESSAGE_CHARS = 8_000
 MAX_TOTAL_CHARS = 32_000
 MAX_CHOICES = 8
+MAX_TOKENS = 4096
+"""Of all choices of an answer together: several are not to run out of the time that one has."""
 
 
 async def read_body(request: Request) -> bytes:

@@ -53,10 +53,33 @@ class Choice:
                 self.completed = event
 
 
+class _Opening:
+    """Holds back words until every choice has some."""
+
+    def __init__(self, choices: int) -> None:
+        self._silent = set(range(choices))
+        self._early: list[Part] = []
+
+    def let_through(self, part: Part) -> list[Part]:
+        """What may be told now that there is another part."""
+        if part.is_text:
+            self._silent.discard(part.choice)
+        if part.choice in self._silent:
+            return [part]
+        self._early.append(part)
+        if self._silent:
+            return []
+        told, self._early = self._early, []
+        return told
+
+
 async def merged(
     choices: Sequence[AsyncGenerator[AnswerEvent, None]],
 ) -> AsyncGenerator[Part, None]:
     """Yield the events of all choices as they come; the first failure closes the others.
+
+    No words come before every choice has some: what a caller can make fail, as an answer of
+    nothing, fails without having given away the others.
 
     Raises:
         TinyBrainError: As the choice raised it.
@@ -71,12 +94,13 @@ async def merged(
     makers = [asyncio.create_task(make(*numbered)) for numbered in enumerate(choices)]
     for maker in makers:
         maker.add_done_callback(ready.put_nowait)
-    under_way = len(makers)
+    under_way, opening = len(makers), _Opening(len(makers))
     try:
         while under_way:
             item = await ready.get()
             if isinstance(item, Part):
-                yield item
+                for part in opening.let_through(item):
+                    yield part
             else:
                 item.result()
                 under_way -= 1

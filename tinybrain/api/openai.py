@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tinybrain.api.bounds import MAX_CHOICES, check_messages, parse_body
+from tinybrain.api.bounds import MAX_CHOICES, MAX_TOKENS, check_messages, parse_body
 from tinybrain.api.choices import Choice
 from tinybrain.api.logprobs import written
 from tinybrain.api.requests import ChatRequest
@@ -108,6 +108,12 @@ def parse_request(body: bytes, settings: Settings) -> ChatRequest:
     check_messages(messages)
     sampling = _sampling(parsed)
     choices = parsed.n or 1
+    if choices * sampling.max_tokens > MAX_TOKENS:
+        raise InvalidRequest(
+            f"All choices together have at most {MAX_TOKENS} tokens: of {choices} each has at most "
+            f"{MAX_TOKENS // choices}. Set a lower max_tokens or n.",
+            param="max_tokens",
+        )
     greedy = parsed.temperature is None and choices == 1
     return ChatRequest(
         messages=messages,

@@ -12,17 +12,19 @@ import torch
 
 from tinybrain.engine.model import Model
 from tinybrain.engine.request import Completed, EngineEvent, Failed, Request, SampledToken
-from tinybrain.engine.runner import Runner, Running
+from tinybrain.engine.runner import Runner
+from tinybrain.engine.running import Running
 from tinybrain.errors import Busy, InvalidRequest, LocalModelError
 
 
 class Engine:
     """Runs up to `slots` requests at once; up to `max_waiting` more may wait.
 
-    Prompts are read in chunks of at most `prefill_chunk` tokens; while others are being decoded, in
-    smaller ones, one between two decode steps. A decode step computes one row for each request, and
-    where these are fewer than `speculative_rows`, up to that many with tokens that may follow; 0
-    turns this off.
+    Prompts are read in chunks of at most `prefill_chunk` tokens; while others are being decoded,
+    one between two decode steps, and smaller ones where the model allows. A decode step computes
+    one row for each request, and where these are fewer than `speculative_rows`, up to that many
+    with tokens that may follow; 0 turns this off. Steps that are `pipelined` (see `pipeline.py`)
+    are for GPUs, where they are the default; they guess at no tokens.
     """
 
     def __init__(
@@ -33,9 +35,14 @@ class Engine:
         max_waiting: int = 64,
         prefill_chunk: int = 256,
         speculative_rows: int = 8,
+        pipelined: bool | None = None,
     ) -> None:
         self._runner = Runner(
-            model, slots=slots, chunk=prefill_chunk, speculative_rows=speculative_rows
+            model,
+            slots=slots,
+            chunk=prefill_chunk,
+            speculative_rows=speculative_rows,
+            pipelined=model.device.type == "cuda" if pipelined is None else pipelined,
         )
         self._capacity = slots + max_waiting
         self._waiting: deque[Request] = deque()
@@ -98,6 +105,7 @@ class Engine:
     def _run(self) -> None:
         try:
             with torch.inference_mode():
+                self._runner.prepare()
                 while self._await_work():
                     self._drop_aborted()
                     self._admit_one()

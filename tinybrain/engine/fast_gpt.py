@@ -2,8 +2,8 @@
 
 What makes it fast on a CPU: kernels that read 16 or 8 bits a weight and do what comes before and
 after a product with it (`kernels.py`), queries, keys and values from one product, the rotation as
-one complex multiplication, keys and values cached in 16 bits. gpt.py is the definition it is tested
-against.
+one complex multiplication, keys and values cached in 16 bits. On a GPU it is the same with kernels
+for that (`gpu_kernels.py`). gpt.py is the definition it is tested against.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,11 @@ from torch.nn import functional
 from tinybrain.engine.attention import Context
 from tinybrain.engine.gpt import SMEAR_CHANNELS, rms_norm, window_of
 from tinybrain.engine.kernels import Kind
-from tinybrain.engine.rotary import Rotary
+from tinybrain.engine.native import LANES
+from tinybrain.engine.rotary import RealRotary, Rotary
 from tinybrain.engine.serving_weights import Group, ServingWeights
+
+CPU = torch.device("cpu")
 
 PACKING_THREADS = 2
 """More would hold more layers in memory twice."""
@@ -27,8 +30,10 @@ PACKING_THREADS = 2
 class Block:
     """A layer's packed weights."""
 
-    def __init__(self, weights: ServingWeights, layer: int, kind: Kind) -> None:
-        group = weights.group(layer)
+    def __init__(
+        self, weights: ServingWeights, layer: int, kind: Kind, device: torch.device
+    ) -> None:
+        group = _group(weights, layer, device)
         self.qkv, self.attended, self.up, self.down = (
             kind.pack(*group[name]) for name in ("qkv", "attended", "up", "down")
         )
@@ -37,22 +42,27 @@ class Block:
 
 
 class FastGPT:
-    """A nanochat model with weights packed as `kind` says."""
+    """A nanochat model with weights packed as `kind` says, on a device that the kind is for."""
 
-    def __init__(self, weights: ServingWeights, kind: Kind) -> None:
+    def __init__(self, weights: ServingWeights, kind: Kind, device: torch.device = CPU) -> None:
         self.config = weights.config
         self.variant = weights.variant
-        self.device = torch.device("cpu")
+        self.device = device
         self.precision = kind.name
+        self.any_chunks = kind.any_rows and self.config.head_dim % LANES == 0  # as `KVCache`
         self.kv_dtype = torch.float16  # normed keys fit; more of a number than bf16 keeps
         with ThreadPoolExecutor(PACKING_THREADS) as threads:
             layers = range(self.config.n_layer)
-            blocks = threads.map(lambda layer: Block(weights, layer, kind), layers)
-            top = weights.group(None)
+            blocks = threads.map(lambda layer: Block(weights, layer, kind, device), layers)
+            top = _group(weights, None, device)
             self._head = kind.pack(*top["head"])
             self._blocks = list(blocks)
         (self._embedding,) = top["embedding"]
-        self._rotary = Rotary(self.config, self.variant)
+        self._rotary = (
+            Rotary(self.config, self.variant)
+            if device.type == "cpu"
+            else RealRotary(self.config, self.variant, device)
+        )
         self._residual, self._first = _numbers(top, "resid_lambdas"), _numbers(top, "x0_lambdas")
         if self.variant.smear:
             (self._smear_gate,) = top["smear_gate"]
@@ -67,12 +77,9 @@ class FastGPT:
         for layer, block in enumerate(self._blocks):
             if self.variant.residual_scales:
                 x = self._residual[layer] * x + self._first[layer] * first
-            q, k, v = self._project(block, x, context.positions)
-            if block.values:
-                v += self._embedded_values(block, ids, x)
+            q, k, v = self._project(block, x, ids, context.positions)
             attended = context.attend(layer, q, k, v, window=block.window)
-            x = block.attended(attended.flatten(-2), add=x)
-            x = block.down(block.up(x, norm=True, squared_relu=True), add=x)
+            x = self._go_on(block, x, attended)
             if layer == self.config.n_layer // 2:
                 middle = x
         if self.variant.smear:
@@ -97,12 +104,22 @@ class FastGPT:
         )
         return x + gate * before * (context.positions > 0).unsqueeze(-1)
 
-    def _project(self, block: Block, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(
+        self, block: Block, x: Tensor, ids: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [B, T, H, D] of x [B, T, C], in `serving_weights`' order."""
         heads, kv_heads = self.config.n_head, self.config.n_kv_head
         parts = torch.unflatten(block.qkv(x, norm=True), -1, (-1, self.config.head_dim))
         qk = self._rotary(parts[..., :-kv_heads, :], positions)
-        return qk[..., :heads, :], qk[..., heads:, :], parts[..., -kv_heads:, :]
+        v = parts[..., -kv_heads:, :]
+        if block.values:
+            v += self._embedded_values(block, ids, x)
+        return qk[..., :heads, :], qk[..., heads:, :], v
+
+    def _go_on(self, block: Block, x: Tensor, attended: Tensor) -> Tensor:
+        """The residual stream [B, T, C] behind a block, from x before it."""
+        x = block.attended(attended.flatten(-2), add=x)
+        return block.down(block.up(x, norm=True, squared_relu=True), add=x)
 
     def _embedded_values(self, block: Block, ids: Tensor, x: Tensor) -> Tensor:
         """What value embeddings add to the values [B, T, Hkv, D] of x [B, T, C]."""
@@ -111,6 +128,11 @@ class FastGPT:
         share = torch.sigmoid(functional.linear(channels, gate)) * self.variant.value_gate_scale
         values = functional.embedding(ids, embedding).float()
         return share.unsqueeze(-1) * torch.unflatten(values, -1, (self.config.n_kv_head, -1))
+
+
+def _group(weights: ServingWeights, layer: int | None, device: torch.device) -> Group:
+    group = weights.group(layer)
+    return {name: tuple(part.to(device) for part in parts) for name, parts in group.items()}
 
 
 def _numbers(group: Group, name: str) -> Sequence[float]:

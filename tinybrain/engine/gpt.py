@@ -165,12 +165,17 @@ class Block(nn.Module):
         return y
 
 
+def embedding(count: int, width: int) -> nn.Embedding:
+    """One with any weights: drawing them on the meta device imports torch's compiler, a second."""
+    return nn.Embedding(count, width, _weight=torch.empty(count, width))
+
+
 class Transformer(nn.Module):
     """Token embedding and blocks; exists because nanochat names its weights so."""
 
     def __init__(self, config: GPTConfig, variant: Variant) -> None:
         super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wte = embedding(config.vocab_size, config.n_embd)
         self.h = nn.ModuleList(Block(config, variant, layer) for layer in range(config.n_layer))
 
 
@@ -192,7 +197,7 @@ class GPT(nn.Module):
         with_values = range(config.n_layer) if variant.value_gate else ()
         self.value_embeds = nn.ModuleDict(
             {
-                str(layer): nn.Embedding(config.vocab_size, config.n_kv_head * config.head_dim)
+                str(layer): embedding(config.vocab_size, config.n_kv_head * config.head_dim)
                 for layer in with_values
                 if has_value_embedding(layer, config.n_layer)
             }
@@ -216,6 +221,11 @@ class GPT(nn.Module):
     def kv_dtype(self) -> torch.dtype:
         """Keys and values are cached in the type it computes in."""
         return self.lm_head.weight.dtype
+
+    @property
+    def any_chunks(self) -> bool:
+        """Torch rounds products of different shapes differently."""
+        return False
 
     def __call__(self, ids: Tensor, context: Context) -> Tensor:
         """See `forward`; says what nn.Module leaves open."""

@@ -58,6 +58,8 @@ class Kernel(ABC):
 class Kind:
     """A way to compute linear layers.
 
+    With `any_rows` no bit of a row depends on how many there are, and attention may be our own.
+
     `prepare` gives what has to be kept of a float weight [out, in], on disk for example: so many
     `parts`, of which `pack` makes a kernel.
     """
@@ -66,6 +68,7 @@ class Kind:
     prepare: Callable[[Tensor], tuple[Tensor, ...]]
     pack: Callable[..., Kernel]
     parts: int = 1
+    any_rows: bool = False
 
 
 class PlainLinear(Kernel):

@@ -85,6 +85,8 @@ class NativeRows(_Rows):
         before: Sequence[int],
     ) -> None:
         super().__init__(ids, starts, before)
+        if max(starts) + ids.shape[1] > store.shape[-2] or max(slots) >= store.shape[2]:
+            raise IndexError("The cache has no such slot or position.")  # C code would not ask
         self._native, self._store = native, store
         self._slots = torch.tensor(slots)
 

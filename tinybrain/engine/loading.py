@@ -8,7 +8,7 @@ from tinybrain.engine.checkpoint_files import CheckpointFiles, find_checkpoint
 from tinybrain.engine.fast_gpt import FastGPT
 from tinybrain.engine.model import Model
 from tinybrain.engine.packed_files import serving_weights
-from tinybrain.engine.precision import choose_kind
+from tinybrain.engine.precision import choose_gpu_kind, choose_kind
 from tinybrain.engine.tinychat import TinyChat
 from tinybrain.engine.tokenizer import Tokenizer
 from tinybrain.engine.tokenizer_file import read_tokenizer
@@ -44,19 +44,24 @@ def load_tinychat(settings: Settings, *, slots: int | None = None) -> TinyChat:
 def load_model_of(
     files: CheckpointFiles, device: torch.device, settings: Settings
 ) -> tuple[Model, str]:
-    """The model that serves a checkpoint, and its digest; a CPU computes with packed weights.
+    """The model that serves a checkpoint, and its digest.
+
+    MPS, and a CPU in fp32, compute by the definition; else weights are packed.
 
     Raises:
         ConfigError: A file is damaged, or is no nanochat checkpoint.
     """
     variant = settings.checkpoint_variant
-    if device.type != "cpu" or settings.precision == "fp32":
+    on_gpu = device.type == "cuda"
+    if not on_gpu and (device.type != "cpu" or settings.precision == "fp32"):
         return load_model(files, device, variant_name=variant), files.digest()
-    kind = choose_kind(settings.precision)
+    kind = (
+        choose_gpu_kind(settings.precision, device) if on_gpu else choose_kind(settings.precision)
+    )
     weights, digest = serving_weights(
         files, kind, variant_name=variant, home=settings.home / "weights"
     )
-    return FastGPT(weights, kind), digest
+    return FastGPT(weights, kind, device), digest
 
 
 def choose_device(name: str) -> torch.device:

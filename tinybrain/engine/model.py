@@ -31,6 +31,11 @@ class Model(Protocol):
         """What it wants keys and values cached in."""
         ...
 
+    @property
+    def any_chunks(self) -> bool:
+        """Whether not a bit depends on how a prompt is cut into chunks."""
+        ...
+
     def __call__(self, ids: Tensor, context: Context) -> Tensor:
         """Hidden states [B, T, C] of token ids [B, T]."""
         ...

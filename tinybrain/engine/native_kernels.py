@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from tinybrain.engine.kernels import Kernel, Kind, quantise
 from tinybrain.engine.native import NORM, SQUARED_RELU, Matrix, library
+from tinybrain.errors import ConfigError
 
 PANEL = 64
 TOGETHER = 4
@@ -32,6 +33,14 @@ class NativeLinear(Kernel):
         self._held = (weights, scales, sums)
         pointers = (None if tensor is None else tensor.data_ptr() for tensor in self._held)
         rows, columns = shape.tolist()
+        panels, inputs = -(-rows // PANEL), columns if scales is None else -(-columns // TOGETHER)
+        beside = [part.numel() for part in (scales, sums) if part is not None]
+        expected = panels * inputs * PANEL * (1 if scales is None else TOGETHER)
+        if not columns or weights.numel() != expected or any(n != panels * PANEL for n in beside):
+            raise ConfigError(
+                "The converted weights are damaged. Delete the folder weights in TINYBRAIN_HOME; "
+                "they will be made again."
+            )
         self._matrix = Matrix(*pointers, columns, rows)
 
     def product(self, x: Tensor) -> Tensor:
@@ -75,5 +84,5 @@ def in_int8_panels(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.tensor(weight.shape), panels.contiguous(), scales, sums
 
 
-NATIVE_HALF = Kind("fp16-native", in_half_panels, NativeLinear, parts=2)
-NATIVE_INT8 = Kind("int8-native", in_int8_panels, NativeLinear, parts=4)
+NATIVE_HALF = Kind("fp16-native", in_half_panels, NativeLinear, parts=2, any_rows=True)
+NATIVE_INT8 = Kind("int8-native", in_int8_panels, NativeLinear, parts=4, any_rows=True)

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -93,7 +93,7 @@ def _open(home: Path, stamp: object) -> PackedFiles | None:
     """What is kept there, if it is whole and of the very files of this stamp."""
     try:
         kept = PackedFiles(home)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError):
         return None
     return kept if kept.stamp == stamp else None
 
@@ -107,7 +107,9 @@ def _keep(weights: ServingWeights, home: Path, about: dict[str, object]) -> None
             made = Path(scratch) / home.name
             made.mkdir()
             about |= _write(weights, made / WEIGHTS)
-            (made / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+            with (made / ABOUT).open("w", encoding="utf-8") as file:
+                json.dump(about, file)
+                _to_disk(file)
             shutil.rmtree(home, ignore_errors=True)
             made.rename(home)  # whole or not at all
     except OSError as error:
@@ -123,7 +125,13 @@ def _write(weights: ServingWeights, path: Path) -> dict[str, object]:
             }
             for layer in _layers(weights.config)
         ]
+        _to_disk(file)
         return {"bytes": file.tell(), "groups": groups}
+
+
+def _to_disk(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _append(file: BinaryIO, tensor: Tensor) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Which kernels this machine computes a precision with: tried, and measured, at every start.
 
-fp32 is the definition; 16-bit rounds weights (and on some CPUs activations) to 16 bits; int8 rounds
-both to 8, for twice the speed again.
+fp32 is the definition; 16-bit rounds weights (and on some CPUs and on GPUs activations) to 16 bits;
+int8 rounds both to 8, for twice the speed again.
 """
 
 import time
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tinybrain.engine.gpu_kernels import GPU_BF16, GPU_FP16
 from tinybrain.engine.kernels import BF16, FP16, FP32, INT8, Kernel, Kind, by_rows
 from tinybrain.engine.native_kernels import NATIVE_HALF, NATIVE_INT8
 
@@ -20,18 +21,21 @@ BY_PRECISION: Mapping[str, tuple[Kind, ...]] = MappingProxyType(
     {"fp32": (), "16-bit": (NATIVE_HALF, FP16, BF16), "int8": (NATIVE_INT8, INT8)}
 )
 
+CPU = torch.device("cpu")
+
 CLEARLY = 0.7
 ROUNDS = 15
 
 
-def works(kind: Kind) -> bool:
+def works(kind: Kind, device: torch.device = CPU) -> bool:
     """Whether this machine and this torch have the kernel, and it computes what it should."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(64, 96, generator=generator)
     x = torch.randn(5, 96, generator=generator)
     expected = functional.linear(x, weight)
     try:
-        found = kind.pack(*kind.prepare(weight))(x)
+        parts = [part.to(device) for part in kind.prepare(weight)]
+        found = kind.pack(*parts)(x.to(device)).cpu()
     except (RuntimeError, AttributeError):
         return False
     return bool((found - expected).norm() <= 0.05 * expected.norm())
@@ -82,3 +86,11 @@ def choose_kind(precision: str) -> Kind:
         return choose_kind("16-bit") if precision == "int8" else FP32
     few, many = (fastest(kinds, rows=rows) for rows in (1, 128))
     return few if few is many else by_rows(few, many)
+
+
+def choose_gpu_kind(precision: str, device: torch.device) -> Kind:
+    """The best kind of a CUDA device for a precision: of "int8", too, that is one of 16 bits."""
+    if precision == "fp32":
+        return FP32
+    kinds = GPU_BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else GPU_FP16
+    return next((kind for kind in kinds if works(kind, device)), FP32)

@@ -4,91 +4,26 @@ Knows no queue and no thread: who runs when is the engine's decision.
 """
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from tinybrain.chat import FinishReason
+from tinybrain.engine.decode_step import DecodeStep
+from tinybrain.engine.decode_ways import ways
 from tinybrain.engine.drafts import Drafts
 from tinybrain.engine.kv_cache import KVCache
 from tinybrain.engine.model import Model
-from tinybrain.engine.perplexity import perplexity
-from tinybrain.engine.request import PromptRead, Request, SampledToken
+from tinybrain.engine.pipeline import Pipeline
+from tinybrain.engine.request import Request, SampledToken
+from tinybrain.engine.running import Running
 from tinybrain.engine.sampler import Sampler, sample
-from tinybrain.engine.slots import Slot, Slots
+from tinybrain.engine.slots import Slots
 
 BESIDE = 4
 """A chunk of a quarter takes a bit over a quarter of the time: reading weights comes to weigh."""
-
-
-@dataclass(slots=True, eq=False)
-class Running:
-    """A request that holds a cache slot; `computed` tokens of its prompt were not reused.
-
-    `must_follow` are tokens that come next whatever the model says. Once there is a
-    `finish_reason` or an `error`, nothing more is to be decoded.
-    """
-
-    request: Request
-    slot: Slot
-    sampler: Sampler
-    tokens_left: int
-    drafts: Drafts
-    must_follow: deque[int] = field(default_factory=deque)
-    computed: int = 0
-    finish_reason: FinishReason | None = None
-    error: Exception | None = None
-
-    @property
-    def is_reading(self) -> bool:
-        """Whether no token has been chosen yet."""
-        return len(self.slot.tokens) <= len(self.request.prompt)
-
-    @property
-    def prompt_read(self) -> PromptRead:
-        """What there is to tell of a prompt that is read."""
-        length, nll = len(self.request.prompt), self.slot.nll
-        begin, end = self.request.span or (0, 0)
-        return PromptRead(
-            perplexity(nll[1:length]),
-            span_perplexity=perplexity(nll[max(begin, 1) : end]),
-            reused=length - self.computed,
-        )
-
-    def draft(self, most: int) -> list[int]:
-        """Up to `most` tokens that must or may come next, no more than can."""
-        most = min(most, self.tokens_left - 1)
-        return list(islice(self.must_follow, most)) or self.drafts.propose(most)
-
-    @property
-    def forced(self) -> int | None:
-        """The next token, if there is one that must be it."""
-        return self.must_follow[0] if self.must_follow else None
-
-    def take(self, token: SampledToken | FloatingPointError) -> SampledToken:
-        """Go on with a token; the next decode puts it into the cache.
-
-        Raises:
-            FloatingPointError: There was none to be sampled.
-        """
-        if isinstance(token, FloatingPointError):
-            raise token
-        self.slot.extend([token.id], [-token.logprob])
-        self.drafts.push(token.id)
-        self.tokens_left -= 1
-        if token.forced:
-            self.must_follow.popleft()
-        if self.request.follow:
-            self.must_follow.extend(self.request.follow(token.id))
-        if token.id in self.request.stop_tokens and not token.forced:
-            self.finish_reason = "stop"
-        elif self.tokens_left == 0:
-            self.finish_reason = "length"
-        return token
 
 
 @dataclass(slots=True)
@@ -102,30 +37,45 @@ class _Part:
 
     def take(self, sampled: SampledToken | FloatingPointError) -> bool:
         """Take what was sampled; tell whether it was drafted, so that the next row is of use."""
-        try:
-            token = self.running.take(sampled)
-        except Exception as error:  # noqa: BLE001  # kept: the others in the batch go on
-            self.running.error = error
-            return False
-        self.chosen.append(token)
+        taken = self.running.take_or_fail(sampled)
+        self.chosen += taken
         drafted, self.drafts = self.drafts[:1], self.drafts[1:]
         self.row += 1
-        return drafted == [token.id] and self.running.finish_reason is None
+        came_true = drafted == [token.id for token in taken] != []
+        return came_true and self.running.finish_reason is None
 
 
 class Runner:
     """A model and its cache; prompts are read by at most `chunk` tokens at once.
 
-    A decode step may compute `speculative_rows` rows, where its batch leaves some free.
+    A decode step may compute `speculative_rows` rows, where its batch leaves some free. If it is
+    `pipelined`, which is for GPUs, none of that: then it is one of fixed shapes, a step ahead.
     """
 
-    def __init__(self, model: Model, *, slots: int, chunk: int, speculative_rows: int = 0) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        slots: int,
+        chunk: int,
+        speculative_rows: int = 0,
+        pipelined: bool = False,
+    ) -> None:
         self._model = model
         self._device = model.device
         self._chunk = chunk
-        self._speculative_rows = speculative_rows
+        self._speculative_rows = 0 if pipelined else speculative_rows
         self._slots = Slots(slots)
-        self._cache = KVCache(model.config, slots, dtype=model.kv_dtype, device=model.device)
+        self._cache = KVCache(
+            model.config, slots + pipelined, dtype=model.kv_dtype, device=model.device
+        )
+        self._step = DecodeStep(model, self._cache, slots=slots) if pipelined else None
+        self._pipeline = Pipeline(self._step) if self._step else None
+
+    def prepare(self) -> None:
+        """Do what would otherwise make the first requests wait; before there are any."""
+        if self._step:
+            self._step.prepare(ways(self._model))
 
     @property
     def context_length(self) -> int:
@@ -154,14 +104,16 @@ class Runner:
     def prefill(self, running: Running, *, beside: bool = False) -> SampledToken | None:
         """Read the next chunk of a prompt; after the last, give the first new token.
 
-        `beside` others that are being decoded, and wait for it, a chunk is a quarter as long.
+        `beside` others that are being decoded, and wait for it, a chunk is a quarter as long, if
+        that changes no bit: what an answer is must not depend on who else is there.
 
         Raises:
             FloatingPointError: The model's logits are not finite.
         """
         self._reuse(running)
         prompt, slot = running.request.prompt, running.slot
-        known, most = len(slot.tokens), self._chunk // BESIDE if beside else self._chunk
+        shorter = beside and self._model.any_chunks
+        known, most = len(slot.tokens), max(1, self._chunk // BESIDE) if shorter else self._chunk
         chunk, predicted = prompt[known - 1 : known - 1 + most], prompt[known : known + most]
         hidden = self._forward([running], [chunk])[0]
         ids = torch.tensor(predicted, dtype=torch.long, device=self._device)
@@ -175,7 +127,8 @@ class Runner:
     def decode(self, batch: Sequence[Running]) -> list[list[SampledToken]]:
         """Go on with each request by one token or more; give these tokens for each.
 
-        One that fails alone has an `error` then.
+        One that fails alone has an `error` then. Pipelined, these may be the tokens of the step
+        before, or none yet.
 
         Behind its newest token, a request's drafts run through the model in the same pass. Then
         tokens are sampled one after the other, as without drafts, for as long as each is the one
@@ -183,6 +136,8 @@ class Runner:
         sampled ones, nor even what a seed gives (as far as the model's kernels round alike).
         Sources: prompt lookup decoding (Saxena 2023); speculative sampling (Leviathan et al. 2023).
         """
+        if self._pipeline:
+            return self._pipeline.decode(batch)
         drafts = self._draft(batch)
         logits = self._logits(batch, drafts)
         firsts = accumulate((1 + len(draft) for draft in drafts), initial=0)

@@ -35,6 +35,7 @@ class Sampler:
             self._generator.seed()
         else:
             self._generator.manual_seed(request.seed % 2**63)
+        self._given_back: list[float] = []
 
     def sample(self, logits: Tensor) -> SampledToken:
         """Choose from float logits [V].
@@ -42,10 +43,10 @@ class Sampler:
         Raises:
             FloatingPointError: The logits are not finite.
         """
-        (sampled,) = sample([self], logits[None], [None])
-        if isinstance(sampled, FloatingPointError):
-            raise sampled
-        return sampled
+        (token,) = sample([self], logits[None], [None])
+        if isinstance(token, FloatingPointError):
+            raise token
+        return token
 
     @property
     def adjusts(self) -> bool:
@@ -78,11 +79,17 @@ class Sampler:
         # Those of less than the average share of 1 - p have less than 1 - p together; only the
         # few others are sorted.
         likely = shares[shares >= (1 - request.top_p) / len(logits)].sort(descending=True).values
-        return max(1, int(_nucleus(likely, request.top_p).sum()))
+        return max(1, int(nucleus(likely, request.top_p).sum()))
 
     def draw(self) -> float:
         """The next of the request's own random numbers in [0, 1)."""
+        if self._given_back:
+            return self._given_back.pop()
         return torch.rand((), generator=self._generator, dtype=torch.float64).item()
+
+    def give_back(self, draw: float) -> None:
+        """Have the next draw be one that nothing came of."""
+        self._given_back.append(draw)
 
     def note(self, token: Tensor) -> None:
         """Take in the chosen id []."""
@@ -100,15 +107,7 @@ def sample(
     top-p but no top-k.
     """
     ids = _choose(samplers, logits, forced)
-    peak, second = _largest(logits, 2)[0].T
-    shifted = logits - peak[:, None]
-    weights = shifted.exp()
-    total = weights.sum(-1)
-    log_total = total.log()
-    entropy = log_total - torch.linalg.vecdot(weights, shifted) / total
-    logprob = shifted.gather(-1, ids[:, None])[:, 0] - log_total
-    margin = (1 - (second - peak).exp()) / total
-    figures = torch.stack([ids, logprob, entropy, margin], dim=-1)  # a float holds any id exactly
+    shifted, log_total, figures = describe(logits, ids)
     likeliest = [
         _likeliest(shifted[row], log_total[row], sampler.request.top_logprobs)
         for row, sampler in enumerate(samplers)
@@ -117,13 +116,36 @@ def sample(
     told = torch.cat([figures, *likeliest]).tolist()
     alternatives = iter(told[len(samplers) :])
     return [
-        _sampled(
+        sampled(
             row,
             [next(alternatives) for _ in range(sampler.request.top_logprobs)],
             forced=token is not None,
         )
         for row, sampler, token in zip(told, samplers, forced, strict=False)
     ]
+
+
+def describe(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What there is to tell of chosen ids [B] under float logits [B, V].
+
+    The logits minus each row's largest, the log [B] of what their exponentials sum up to, and
+    figures [B, 4]: id, logprob, entropy, margin.
+    """
+    peak, second = largest(logits, 2)[0].T
+    shifted = logits - peak[:, None]
+    weights = shifted.exp()
+    total = weights.sum(-1)
+    log_total = total.log()
+    entropy = log_total - torch.linalg.vecdot(weights, shifted) / total
+    logprob = shifted.gather(-1, ids[:, None])[:, 0] - log_total
+    margin = (1 - (second - peak).exp()) / total
+    figures = torch.stack([ids, logprob, entropy, margin], dim=-1)  # a float holds any id exactly
+    return shifted, log_total, figures
+
+
+def figures_of(logits: Tensor, ids: Tensor) -> Tensor:
+    """Only the figures [B, 4] of `describe`."""
+    return describe(logits, ids)[-1]
 
 
 def _choose(samplers: Sequence[Sampler], logits: Tensor, forced: Sequence[int | None]) -> Tensor:
@@ -138,7 +160,7 @@ def _choose(samplers: Sequence[Sampler], logits: Tensor, forced: Sequence[int | 
     for count, rows in groups.items():
         chosen = logits if len(rows) == len(samplers) else logits[rows]
         ids[rows] = (
-            _first_of_largest(chosen)
+            first_of_largest(chosen)
             if count == 1
             else _draw([samplers[row] for row in rows], chosen, count)
         )
@@ -149,16 +171,26 @@ def _choose(samplers: Sequence[Sampler], logits: Tensor, forced: Sequence[int | 
 
 def _draw(samplers: Sequence[Sampler], logits: Tensor, count: int | None) -> Tensor:
     """Ids [B], one of the `count` likeliest in each row, or any: where the draw falls."""
-    values, ids = (logits, None) if count is None else _largest(logits, count)
+    values, ids = (logits, None) if count is None else largest(logits, count)
     requests = [sampler.request for sampler in samplers]
     temperatures = _column([request.temperature for request in requests], logits)
-    # Subtracting the maximum first keeps tiny temperatures from overflowing.
-    weights = ((values - values.amax(-1, keepdim=True)) / temperatures).softmax(-1)
-    sums = _kept(requests, weights).cumsum(-1, dtype=torch.float64)
-    draws = _column([sampler.draw() for sampler in samplers], sums)
-    # The clamp matters for rows that are not finite.
-    at = torch.searchsorted(sums, draws * sums[:, -1:]).clamp(max=sums.shape[-1] - 1)
+    kept = _kept(requests, tempered(values, temperatures))
+    draws = [sampler.draw() for sampler in samplers]
+    at = fall(kept, torch.tensor(draws, dtype=torch.float64, device=logits.device))
     return (at if ids is None else ids.gather(-1, at))[:, 0]
+
+
+def tempered(logits: Tensor, temperatures: Tensor) -> Tensor:
+    """Probabilities [B, K] under logits [B, K] at temperatures [B, 1]."""
+    # Subtracting the maximum first keeps tiny temperatures from overflowing.
+    return ((logits - logits.amax(-1, keepdim=True)) / temperatures).softmax(-1)
+
+
+def fall(weights: Tensor, draws: Tensor) -> Tensor:
+    """Where in weights [B, K] draws [B] in [0, 1) of their sums fall; [B, 1]."""
+    sums = weights.cumsum(-1, dtype=torch.float64)
+    # The clamp matters for rows that are not finite.
+    return torch.searchsorted(sums, draws[:, None] * sums[:, -1:]).clamp(max=sums.shape[-1] - 1)
 
 
 def _kept(requests: Sequence[Request], weights: Tensor) -> Tensor:
@@ -167,14 +199,14 @@ def _kept(requests: Sequence[Request], weights: Tensor) -> Tensor:
     # Rounded sums exceed 1. Without a top-k, top-p has been applied in counting the candidates.
     bounds = [r.top_p if r.top_k and r.top_p < 1 else math.inf for r in requests]
     if min(bounds) < 1:
-        kept = kept * _nucleus(weights, _column(bounds, weights))
+        kept = kept * nucleus(weights, _column(bounds, weights))
     if any(request.min_p for request in requests):
         shares = _column([request.min_p for request in requests], weights)
         kept = kept * (weights >= shares * weights.amax(-1, keepdim=True))
     return kept
 
 
-def _nucleus(weights: Tensor, top_p: float | Tensor) -> Tensor:
+def nucleus(weights: Tensor, top_p: float | Tensor) -> Tensor:
     """Which of descending weights [..., K] stay: those before them have less than top_p together.
 
     Source: Holtzman et al. 2020, The Curious Case of Neural Text Degeneration.
@@ -186,7 +218,7 @@ def _column(values: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
 
 
-def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Values and ids [B, count], descending, as of `topk`, which is slow for long rows on a CPU.
 
     The largest are all in as many blocks, those with the largest maxima.
@@ -201,7 +233,7 @@ def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, best.gather(-1, at // BLOCK) * BLOCK + at % BLOCK
 
 
-def _first_of_largest(logits: Tensor) -> Tensor:
+def first_of_largest(logits: Tensor) -> Tensor:
     """Ids [B], as of `argmax`: also among equals, which 16 bits make of close ones."""
     if logits.shape[-1] % BLOCK:
         return logits.argmax(-1)
@@ -213,14 +245,15 @@ def _first_of_largest(logits: Tensor) -> Tensor:
 
 def _likeliest(logits: Tensor, log_total: Tensor, count: int) -> Tensor:
     """The `count` largest of logits [V] as rows of four figures, [id, logprob, 0, 0]."""
-    (values,), (ids,) = _largest(logits[None], count)
+    (values,), (ids,) = largest(logits[None], count)
     zeros = torch.zeros_like(values)
     return torch.stack([ids, values - log_total, zeros, zeros], dim=-1)
 
 
-def _sampled(
-    figures: Sequence[float], likeliest: Sequence[Sequence[float]], *, forced: bool
+def sampled(
+    figures: Sequence[float], likeliest: Sequence[Sequence[float]] = (), *, forced: bool = False
 ) -> SampledToken | FloatingPointError:
+    """The token of a row of `describe`'s figures, with rows of the likeliest like it."""
     if not all(map(math.isfinite, figures)):
         return FloatingPointError("the model's logits are not finite")
     token, logprob, entropy, margin = figures

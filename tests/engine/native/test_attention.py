@@ -9,7 +9,10 @@ from tinybrain.engine.gpt import GPTConfig
 from tinybrain.engine.kv_cache import CachedRows, KVCache, NativeRows
 from tinybrain.engine.native import library
 
-pytestmark = pytest.mark.skipif(library() is None, reason="no compiled kernels for this CPU")
+pytestmark = [
+    pytest.mark.usefixtures("several_threads"),
+    pytest.mark.skipif(library() is None, reason="no compiled kernels for this CPU"),
+]
 
 LENGTH = 100
 SIZES = [(2, 1, 32), (4, 2, 64), (3, 3, 128), (2, 2, 80)]
@@ -77,3 +80,8 @@ def test_a_cache_of_16_bits_on_a_cpu_uses_it():
     attending = Attending(2, 1, 32)
     rows = attending.cache.rows(torch.zeros(1, 1), slots=[0], starts=[0], before=[0])
     assert isinstance(rows, NativeRows)
+
+
+def test_a_position_behind_the_end_is_refused():
+    with pytest.raises(IndexError):
+        Attending(2, 1, 32)(NativeRows, [0], [LENGTH - 2], 3)

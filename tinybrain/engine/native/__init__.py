@@ -78,7 +78,10 @@ class Library:
 
         `cap` > 0 caps results softly (cap * tanh(y / cap)), `add` [..., out] is added to them.
         """
+        _check(x, matrix)
         y = x.new_empty(*x.shape[:-1], matrix.rows)
+        if add is not None:
+            add = add.expand(y.shape).contiguous()
         count = x.numel() // matrix.columns
         scratch = _scratch(matrix, count)
         self._linear(
@@ -89,6 +92,7 @@ class Library:
 
     def nll(self, matrix: Matrix, x: Tensor, ids: Tensor, *, cap: float) -> Tensor:
         """Negative log-likelihoods [n] of ids [n] under the capped logits of x [n, in]."""
+        _check(x, matrix)
         nll, threads = x.new_empty(len(x)), torch.get_num_threads()
         powers, scratch = x.new_zeros(threads, len(x), LANES), _scratch(matrix, len(x))
         self._nll(
@@ -102,6 +106,7 @@ class Library:
 
         `rotation` [length, D / 2] is complex, `positions` [B, T] are rows of it.
         """
+        positions = positions.contiguous()
         rows, (count, size) = positions.numel(), heads.shape[2:]
         self._rotate(
             *(heads.data_ptr(), rows, count, size, heads.stride(1)),
@@ -123,6 +128,8 @@ class Library:
 
         q [B, T, H, D], k and v are equally strided; so is their row from token to token.
         """
+        if not q.stride()[:2] == k.stride()[:2] == v.stride()[:2] or q.dtype != torch.float32:
+            raise ValueError("q, k and v are to be floats, and strided alike.")
         width, heads, size = q.shape[1:]
         y = q.new_empty(q.shape)
         keys, values = cache
@@ -135,6 +142,11 @@ class Library:
         )
         self._attend(byref(about), scores.data_ptr(), threads)
         return y
+
+
+def _check(x: Tensor, matrix: Matrix) -> None:
+    if x.shape[-1] != matrix.columns or x.dtype != torch.float32:
+        raise ValueError(f"{matrix.columns} floats a row are wanted, not {x.dtype} {x.shape}.")
 
 
 def _scratch(matrix: Matrix, count: int) -> Tensor:

@@ -63,6 +63,7 @@ static void quantised(const float *x, int64_t in, int flags, const Rows *rows, i
     float highest = _mm512_reduce_max_ps(most), lowest = _mm512_reduce_min_ps(least);
     int32_t zero = lowest < 0 ? 128 : 0;
     float largest = fmaxf(fmaxf(highest, -lowest), 1e-20f), levels = zero ? 127 : 255;
+    odd |= !isfinite(largest);
     float norm = flags & NORM ? rms_scale(x, in) : 1;
     rows->zeros[row] = zero;
     rows->scales[row] = odd ? NAN : largest * norm / levels; /* levels cannot say what is odd */
