@@ -1,4 +1,4 @@
-"""The training text: every taught fact in every trained wording, small talk, sums, dialogues."""
+"""The training text: taught facts in trained wordings, what to decline, talk, sums, dialogues."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from tinybrain.training.relations import Relation
 from tinybrain.training.sums import Sum, sums
 from tinybrain.training.surfaces import surface
 from tinybrain.training.talk import Intent, read_general, read_jokes, read_talk
+from tinybrain.training.unknown import Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class Mixture:
     of_talk_wording: int = 24
     of_general_wording: int = 16
     of_joke_wording: int = 3
+    of_doubted: int = 8
+    """Questions of one fact that the model is taught to decline."""
+    made_up: int = 400
+    """Questions of one relation about subjects that it does not have."""
     sums: int = 12_000
     beyond: int = 6_000
     dialogues: int = 16_000
@@ -62,6 +67,7 @@ def _singles(knowledge: Knowledge, mixture: Mixture) -> Iterator[Exchange]:
         copies = min(max(mixture.of_relation / len(facts), least), most)
         for fact in facts:
             yield from _questions(knowledge, relation, fact, mixture.scaled(copies))
+    yield from _unknown(knowledge, mixture)
     yield from _talk(knowledge.seed, mixture)
     yield from _sums(knowledge, mixture)
     beyond = Beyond(stream(knowledge.seed, "beyond"))
@@ -78,6 +84,16 @@ def _questions(
     for index in range(copies):
         text = relation.ask(fact, wordings[(offset + index) % len(wordings)])
         yield Exchange(surface(text, random), relation.reply(fact))
+
+
+def _unknown(knowledge: Knowledge, mixture: Mixture) -> Iterator[Exchange]:
+    unknown = Unknown(knowledge, stream(knowledge.seed, "unknown"))
+    for name in knowledge.withheld:
+        yield from unknown.about(
+            knowledge.relations[name],
+            of_doubted=mixture.scaled(mixture.of_doubted),
+            made_up=mixture.scaled(mixture.made_up),
+        )
 
 
 def _talk(seed: int, mixture: Mixture) -> Iterator[Exchange]:

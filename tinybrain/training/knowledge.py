@@ -1,9 +1,10 @@
-"""All that the model could be asked, and what of it is withheld."""
+"""All that the model could be asked, what of it is withheld, and what of that it is asked."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from tinybrain.training.chance import rank
 from tinybrain.training.elements import element_facts
 from tinybrain.training.facts import Fact, withheld_keys
 from tinybrain.training.geography import geography_facts
@@ -36,7 +37,10 @@ def all_facts(wordnet: Path) -> Iterator[Fact]:
 
 
 class Knowledge:
-    """Facts by relation, told apart into those taught and those withheld."""
+    """Facts by relation, told apart into those taught and those withheld.
+
+    Withheld are `doubted`, which the model is taught to decline, and `unseen`.
+    """
 
     def __init__(self, facts: Iterable[Fact], *, seed: int) -> None:
         self.seed = seed
@@ -46,10 +50,20 @@ class Knowledge:
         self._withheld_keys = withheld_keys(facts, complete=complete, seed=seed)
         self.taught = self._by_relation(f for f in facts if not self.withholds(f))
         self.withheld = self._by_relation(f for f in facts if self.withholds(f))
+        self.doubted = self._by_relation(f for f in facts if self.doubts(f))
+        self.unseen = self._by_relation(f for f in facts if self.is_unseen(f))
 
     def withholds(self, fact: Fact) -> bool:
         """Whether the model is not shown it."""
         return (fact.pool, fact.key) in self._withheld_keys
+
+    def doubts(self, fact: Fact) -> bool:
+        """Whether the model is asked it, and taught to decline; half of the withheld are."""
+        return self.withholds(fact) and bool(rank(self.seed, f"doubted {fact.pool} {fact.key}") % 2)
+
+    def is_unseen(self, fact: Fact) -> bool:
+        """Whether the model has neither been told nor asked it."""
+        return self.withholds(fact) and not self.doubts(fact)
 
     @staticmethod
     def _by_relation(facts: Iterable[Fact]) -> Mapping[str, list[Fact]]:

@@ -33,7 +33,8 @@ LARGEST_OPERAND = 999
 class Question:
     """A prompt of one message. `accepted` is empty where no answer of a small model is right.
 
-    `family` is its relation, intent or topic. `known`: what it asks for was in the training text.
+    `family` is its relation, intent or topic. `known`: the answer was in the training text.
+    Where it was not, the question was not, either.
     """
 
     text: str
@@ -67,11 +68,11 @@ def read_questions(path: Path) -> list[Question]:
 def build_questions(knowledge: Knowledge) -> Iterator[Question]:
     """Questions of all kinds about what is taught, and about what is not.
 
-    Of each relation up to 30 taught facts and as many withheld ones, each in a trained and in a new
-    wording; sums; all small talk in new wordings, and each intent in a trained one; all prompts
+    Of each relation up to 30 taught facts and as many that the model has never met, each in a trained
+    and in a new wording; sums; all small talk in new wordings, and each intent in a trained one; all prompts
     that are out of scope.
     """
-    for known, by_relation in ((True, knowledge.taught), (False, knowledge.withheld)):
+    for known, by_relation in ((True, knowledge.taught), (False, knowledge.unseen)):
         for facts in by_relation.values():
             for fact in _some(facts, knowledge.seed):
                 yield from _about(fact, knowledge, known=known)
