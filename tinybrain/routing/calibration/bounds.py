@@ -33,10 +33,7 @@ def at_most(k: int, n: int, p: float) -> float:
         return 1.0
     if p >= 1:
         return 0.0
-    log_p, log_q = math.log(p), math.log1p(-p)
-    return min(
-        1.0, sum(math.exp(_choose(n, i) + i * log_p + (n - i) * log_q) for i in range(k + 1))
-    )
+    return min(1.0, math.fsum(math.exp(_log_probability(i, n, p)) for i in range(k + 1)))
 
 
 def least_escalation(error: float, max_local_error: float) -> float:
@@ -48,5 +45,6 @@ def least_escalation(error: float, max_local_error: float) -> float:
     return max(0.0, (error - max_local_error) / (1 - max_local_error))
 
 
-def _choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+def _log_probability(k: int, n: int, p: float) -> float:
+    choose = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return choose + k * math.log(p) + (n - k) * math.log1p(-p)

@@ -48,7 +48,7 @@ def auroc_within(
 
 
 class Point(NamedTuple):
-    """At the threshold `score` the share `coverage` is kept, and `risk` of what is kept is wrong."""
+    """At threshold `score` the share `coverage` is kept, and `risk` of what is kept is wrong."""
 
     score: float
     coverage: float
@@ -66,7 +66,7 @@ def risk_coverage(scores: Sequence[float], wrong: Sequence[bool]) -> list[Point]
 
 
 def aurc(scores: Sequence[float], wrong: Sequence[bool]) -> float:
-    """The area under the risk-coverage curve: the mean risk over all coverages, ties as one step."""
+    """The area under the risk-coverage curve: the mean risk over all coverages."""
     area, covered = 0.0, 0.0
     for _, coverage, risk in risk_coverage(scores, wrong):
         area += (coverage - covered) * risk

@@ -1,4 +1,4 @@
-"""Labelled outcomes: what the small model's doubt was, and whether it was right. One a JSON line."""
+"""Labelled outcomes, one a JSON line: how much the small model doubted, and was it right."""
 
 import json
 from collections.abc import Iterable

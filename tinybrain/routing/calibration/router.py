@@ -24,8 +24,9 @@ Row = tuple[str, str, bool, list[float | None]]
 
 
 class Router(BaseModel):
-    """A calibration. `outcomes` are those its thresholds are chosen on; nothing was fitted to them
-    but the two numbers that turn scores into probabilities.
+    """A calibration, with the outcomes on which its thresholds are chosen.
+
+    Nothing was fitted to these but the two numbers that turn a score into a probability.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

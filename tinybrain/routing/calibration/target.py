@@ -25,8 +25,8 @@ class Target(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    escalation_rate: float | None = Field(None, gt=0, lt=1)
-    max_local_error: float | None = Field(None, gt=0, lt=1)
+    escalation_rate: float | None = Field(default=None, gt=0, lt=1)
+    max_local_error: float | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
