@@ -89,8 +89,8 @@ def self_test(gate: Gate, outcomes: Sequence[Outcome]) -> None:
     if 0 < escalated < 1:
         return
     raise ConfigError(
-        f"The gate {'escalates' if escalated else 'keeps'} every one of its {len(outcomes)} calibration questions, so it decides "
-        "nothing. Set TINYBRAIN_TARGET_ESCALATION_RATE or TINYBRAIN_MAX_LOCAL_ERROR to something "
-        "that it can reach, or calibrate with questions of both kinds: some that the small model "
-        "answers right, some wrong."
+        f"The gate {'escalates' if escalated else 'keeps'} every one of its {len(outcomes)} "
+        "calibration questions, so it decides nothing. Set TINYBRAIN_TARGET_ESCALATION_RATE or "
+        "TINYBRAIN_MAX_LOCAL_ERROR to something that it can reach, or calibrate with questions "
+        "that the small model answers right and others that it answers wrong."
     )

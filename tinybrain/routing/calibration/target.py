@@ -13,8 +13,8 @@ from tinybrain.routing.calibration.bounds import at_most, least_escalation
 CONFIDENCE = 0.95
 """How sure a bound on the error is."""
 
-STARTS = 4
-"""Places at which the test begins; each has its part of what may be mistaken."""
+STARTS = (1 / 2, 1 / 4)
+"""The test begins where the estimate itself predicts these shares of the error allowed."""
 
 
 class Target(BaseModel):
@@ -75,17 +75,19 @@ def for_escalation_rate(p_wrong: Sequence[float], rate: float) -> float:
 def for_local_error(p_wrong: Sequence[float], wrong: Sequence[bool], limit: float) -> float | None:
     """The boldest threshold of which it is shown, at `CONFIDENCE`, that its error is below `limit`.
 
-    Fixed-sequence testing: from each of `STARTS` kept shares the threshold rises while its
+    Fixed-sequence testing: from each start, which no label decides, the threshold rises while its
     Clopper-Pearson bound is below the limit, so that finding the boldest of many costs no more
     confidence than the starts do. Source: Angelopoulos et al., Learn then Test, 2021.
     """
     ranked = sorted(zip(p_wrong, wrong, strict=True))
     errors = [0, *accumulate(label for _, label in ranked)]
+    predicted = [0.0, *accumulate(p for p, _ in ranked)]
     keeps = _thresholds(p_wrong)
-    mistaken = (1 - CONFIDENCE) / STARTS
+    mistaken = (1 - CONFIDENCE) / len(STARTS)
     best = None
-    for start in range(0, len(keeps), -(-len(keeps) // STARTS) or 1):
-        for threshold, kept in keeps[start:]:
+    for share in STARTS:
+        cautious = [i for i, (_, n) in enumerate(keeps) if predicted[n] <= share * limit * n]
+        for threshold, kept in keeps[max(cautious, default=0) :]:
             # so few errors would be that improbable, were the true rate at the limit
             if at_most(errors[kept], kept, limit) > mistaken:
                 break
