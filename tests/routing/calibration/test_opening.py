@@ -54,7 +54,7 @@ def test_without_a_router_the_least_certain_token_decides(elsewhere):
 
 @pytest.mark.parametrize("target", ["target_escalation_rate", "max_local_error"])
 def test_a_target_without_a_router_is_refused_with_what_to_do(elsewhere, target):
-    with pytest.raises(ConfigError, match=r"no calibration.*router\.json is missing.*Calibrate"):
+    with pytest.raises(ConfigError, match=r"no calibration.*no router\.json.*Calibrate it"):
         open_gate(load_settings(checkpoint=elsewhere, **{target: 0.2}))
 
 
@@ -64,6 +64,14 @@ def test_a_router_beside_a_checkpoint_or_named_is_taken(elsewhere, tmp_path):
     assert open_router(load_settings(router=tmp_path / "other.json")) == made
     made.write(elsewhere / "router.json")
     assert open_router(load_settings(checkpoint=elsewhere)) == made
+
+
+def test_a_machine_without_the_checkpoint_takes_the_router_that_is_named(tmp_path, caplog):
+    assert open_router(load_settings(checkpoint=tmp_path / "elsewhere")) is None
+    assert "elsewhere" in caplog.text
+    router(world()).write(tmp_path / "named.json")
+    settings = load_settings(checkpoint=tmp_path / "elsewhere", router=tmp_path / "named.json")
+    assert open_gate(settings).prefill is not None
 
 
 def test_another_window_than_the_calibrated_one_is_refused():

@@ -1,6 +1,6 @@
 """From settings to the gate: whose router it is, what it is asked for, what does without one."""
 
-from pathlib import Path
+import logging
 
 from tinybrain.config import Settings
 from tinybrain.engine.checkpoint_files import CheckpointFiles, find_checkpoint
@@ -11,17 +11,25 @@ from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import UNCALIBRATED_HOLD_BACK, Gate
 
 ROUTER_FILE = "router.json"
+logger = logging.getLogger(__name__)
 
 
 def open_router(settings: Settings) -> Router | None:
     """The router that is set, else the one beside the checkpoint, else None.
+
+    A machine without the checkpoint finds only one that is set.
 
     Raises:
         ConfigError: The one that is set is missing, or it cannot be read.
     """
     if settings.router is not None:
         return Router.read(settings.router)
-    beside = _beside_checkpoint(settings)
+    try:
+        beside = checkpoint_of(settings).weights.with_name(ROUTER_FILE)
+    except ConfigError as error:
+        # TinyChat may run on other machines than the ingress, which then has no checkpoint.
+        logger.warning("No router is looked for beside the checkpoint: %s", error.message)
+        return None
     return Router.read(beside) if beside.is_file() else None
 
 
@@ -37,9 +45,9 @@ def open_gate(settings: Settings) -> Gate:
     if router is None:
         if target is not None:
             raise ConfigError(
-                f"TINYBRAIN_TARGET_ESCALATION_RATE or TINYBRAIN_MAX_LOCAL_ERROR is set, but there "
-                f"is no calibration to follow it with: {_beside_checkpoint(settings)} is missing. "
-                "Calibrate this checkpoint, name its router with TINYBRAIN_ROUTER, or unset the "
+                "TINYBRAIN_TARGET_ESCALATION_RATE or TINYBRAIN_MAX_LOCAL_ERROR is set, but there "
+                f"is no calibration to follow it with: no {ROUTER_FILE} lies beside the "
+                "checkpoint. Calibrate it, name its router with TINYBRAIN_ROUTER, or unset the "
                 "target."
             )
         return Gate(hold_back_tokens=settings.hold_back_tokens or UNCALIBRATED_HOLD_BACK)
@@ -69,7 +77,3 @@ def checkpoint_of(settings: Settings) -> CheckpointFiles:
         source=settings.checkpoint_source,
         step=settings.checkpoint_step,
     )
-
-
-def _beside_checkpoint(settings: Settings) -> Path:
-    return checkpoint_of(settings).weights.with_name(ROUTER_FILE)
