@@ -11,7 +11,7 @@ from deployments.tinychat import TinyChat
 from tinybrain.api.assembly import require_sellable
 from tinybrain.config import Settings, load_settings
 from tinybrain.payments.refunding import can_refund
-from tinybrain.routing.calibration.opening import open_gate
+from tinybrain.routing.calibration.assembly import open_gate
 
 REPLICA_CPUS = 0.1  # what Ray reserves; below one it gives a replica one compute thread
 STREAMS = 256  # requests under way in a replica that mostly waits

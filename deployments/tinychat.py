@@ -10,7 +10,7 @@ from deployments.streams import batches, flatten
 from tinybrain.chat import LocalEvent, Message, Sampling
 from tinybrain.config import Settings
 from tinybrain.errors import LocalModelError
-from tinybrain.routing.calibration.opening import open_router
+from tinybrain.routing.calibration.assembly import open_router
 
 
 class TinyChatReplica:

@@ -24,7 +24,7 @@ from tinybrain.devnet.token import give_ether
 from tinybrain.engine import native
 from tinybrain.errors import ConfigError
 from tinybrain.payments.database import Database
-from tinybrain.routing.calibration.opening import checkpoint_of, open_router
+from tinybrain.routing.calibration.assembly import checkpoint_of, open_router
 
 WALLET = Account.create()
 OWN = {

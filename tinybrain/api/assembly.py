@@ -17,7 +17,7 @@ from tinybrain.payments.pricing import PriceList
 from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.records import Limits
 from tinybrain.payments.tab_accounts import TabAccounts
-from tinybrain.routing.calibration.opening import open_gate
+from tinybrain.routing.calibration.assembly import open_gate
 from tinybrain.routing.cascade import Cascade
 from tinybrain.routing.rules import Rules
 from tinybrain.telemetry.metrics import Metrics

@@ -22,13 +22,13 @@ from tinybrain.payments.books import open_existing
 from tinybrain.payments.payer import address_of
 from tinybrain.payments.refunding import can_refund
 from tinybrain.payments.wallet import SETTLEMENT_GAS
-from tinybrain.routing.calibration.gates import expected
-from tinybrain.routing.calibration.opening import (
+from tinybrain.routing.calibration.assembly import (
     checkpoint_of,
     open_gate,
     open_router,
     target_of,
 )
+from tinybrain.routing.calibration.gates import expected
 from tinybrain.usdc import format_usdc
 
 SQLITE = "sqlite+aiosqlite:///"

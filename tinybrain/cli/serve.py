@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from tinybrain.config import SERVE_ENVIRONMENT, load_settings
 from tinybrain.errors import ConfigError
-from tinybrain.routing.calibration.opening import open_gate
+from tinybrain.routing.calibration.assembly import open_gate
 
 
 def serve_forever(config: Path) -> NoReturn:

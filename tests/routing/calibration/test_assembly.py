@@ -7,7 +7,7 @@ from worlds import router, world
 
 from tinybrain.config import load_settings
 from tinybrain.errors import ConfigError
-from tinybrain.routing.calibration.opening import (
+from tinybrain.routing.calibration.assembly import (
     checkpoint_of,
     open_gate,
     open_router,
