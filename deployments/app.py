@@ -11,6 +11,7 @@ from deployments.tinychat import TinyChat
 from tinybrain.api.assembly import require_sellable
 from tinybrain.config import Settings, load_settings
 from tinybrain.payments.refunding import can_refund
+from tinybrain.routing.calibration.assembly import open_gate
 
 REPLICA_CPUS = 0.1  # what Ray reserves; below one it gives a replica one compute thread
 STREAMS = 256  # requests under way in a replica that mostly waits
@@ -27,6 +28,7 @@ def build_app(args: dict[str, Any]) -> Application:
     settings = load_settings(**args).require_serving()
     settings = settings.model_copy(update={"refunds": can_refund(settings)})
     require_sellable(settings)
+    open_gate(settings)
     resources = {"num_cpus": REPLICA_CPUS}
     # A replica that is replaced may finish its answers: cut streams lose their payments too.
     drain_s = settings.answer_timeout_s + DRAIN_MARGIN_S

@@ -10,6 +10,7 @@ from deployments.streams import batches, flatten
 from tinybrain.chat import LocalEvent, Message, Sampling
 from tinybrain.config import Settings
 from tinybrain.errors import LocalModelError
+from tinybrain.routing.calibration.assembly import open_router
 
 
 class TinyChatReplica:
@@ -20,6 +21,8 @@ class TinyChatReplica:
         from tinybrain.engine.loading import load_tinychat  # noqa: PLC0415
 
         self._model = load_tinychat(settings)
+        if router := open_router(settings):
+            router.require(self._model.checkpoint_hash)
         self._model.warm_up()
 
     def check_health(self) -> None:

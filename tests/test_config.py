@@ -78,13 +78,19 @@ def test_a_dotenv_file_is_read(tmp_path):
         ("price", "-1"),
         ("treasury_private_key", "secret"),
         ("upstream_url", "ftp://x"),
-        ("min_confidence", 2),
+        ("max_local_error", 1),
+        ("target_escalation_rate", 0),
         ("device", "tpu"),
     ],
 )
 def test_a_wrong_value_is_named(field, value):
     with pytest.raises(ConfigError, match=field):
         load_settings(**{field: value})
+
+
+def test_of_two_targets_for_one_threshold_both_are_named():
+    with pytest.raises(ConfigError, match=r"TINYBRAIN_TARGET_ESCALATION_RATE .* set one"):
+        load_settings(target_escalation_rate=0.2, max_local_error=0.05)
 
 
 def test_a_wrong_key_is_not_repeated_in_the_message():

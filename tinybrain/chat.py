@@ -80,13 +80,14 @@ class Token:
     `text` is what became printable: empty while a UTF-8 character is incomplete, or while the
     text could still turn into a stop string. `logprobs` are of the tokens that `text` is made of,
     if they were asked for: each comes with the first of its characters. A `forced` token is not
-    the model's own choice but, for example, what a calculator told it.
+    the model's own choice but, for example, what a calculator told it. `entropy` and `margin` are
+    None where a model tells log-probabilities alone.
     """
 
     text: str
     logprob: float
-    entropy: float
-    margin: float
+    entropy: float | None
+    margin: float | None
     logprobs: tuple[TokenLogprob, ...] = ()
     forced: bool = False
 

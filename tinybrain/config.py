@@ -16,6 +16,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -159,8 +160,16 @@ class Settings(BaseSettings):
     tinychat_slots: int = Field(16, ge=1, le=256, validation_alias=_names("TINYCHAT_SLOTS"))
 
     # Routing
-    min_confidence: float = Field(0.88, ge=0, le=1, validation_alias=_names("MIN_CONFIDENCE"))
-    hold_back_tokens: int = Field(8, ge=1, le=64, validation_alias=_names("HOLD_BACK_TOKENS"))
+    router: Path | None = Field(None, validation_alias=_names("ROUTER"))
+    target_escalation_rate: float | None = Field(
+        None, gt=0, lt=1, validation_alias=_names("TARGET_ESCALATION_RATE")
+    )
+    max_local_error: float | None = Field(
+        None, gt=0, lt=1, validation_alias=_names("MAX_LOCAL_ERROR")
+    )
+    hold_back_tokens: int | None = Field(
+        None, ge=1, le=64, validation_alias=_names("HOLD_BACK_TOKENS")
+    )
     keyword_rule: bool = Field(True, validation_alias=_names("KEYWORD_RULE"))
     complexity_rule: bool = Field(True, validation_alias=_names("COMPLEXITY_RULE"))
     self_referential_rule: bool = Field(True, validation_alias=_names("SELF_REFERENTIAL_RULE"))
@@ -227,6 +236,15 @@ class Settings(BaseSettings):
             # Not repeated: it may hold a key or a password.
             raise ValueError("is no URL; it starts with http:// or https://")
         return value.rstrip("/") if value else value
+
+    @model_validator(mode="after")
+    def _has_one_target(self) -> Self:
+        if self.target_escalation_rate is not None and self.max_local_error is not None:
+            raise ValueError(
+                "TINYBRAIN_TARGET_ESCALATION_RATE and TINYBRAIN_MAX_LOCAL_ERROR are both set, and "
+                "one threshold cannot follow both; set one"
+            )
+        return self
 
     @property
     def token(self) -> Asset:

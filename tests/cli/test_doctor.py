@@ -1,6 +1,7 @@
 """`tinybrain doctor`: names what is missing, shows no secrets, leaves nothing behind."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -8,11 +9,22 @@ from eth_account import Account
 from typer.testing import CliRunner
 
 from tinybrain.cli import app
-from tinybrain.cli.doctor import _facilitator, _gas, _kernels, _ledger, _settings, _tabs, _upstream
+from tinybrain.cli.doctor import (
+    _facilitator,
+    _gas,
+    _kernels,
+    _ledger,
+    _router,
+    _settings,
+    _tabs,
+    _upstream,
+)
 from tinybrain.config import load_settings
 from tinybrain.devnet.token import give_ether
 from tinybrain.engine import native
+from tinybrain.errors import ConfigError
 from tinybrain.payments.database import Database
+from tinybrain.routing.calibration.assembly import checkpoint_of, open_router
 
 WALLET = Account.create()
 OWN = {
@@ -38,6 +50,28 @@ async def test_missing_kernels_are_a_warning_with_the_next_step(monkeypatch):
     assert (slow.ok, "C compiler" in slow.text) == (None, True)
     monkeypatch.setattr(native, "library", object)
     assert (await _kernels(load_settings())).ok
+
+
+async def test_the_router_is_told_in_words_with_what_to_expect_of_it():
+    found = await _router(load_settings(max_local_error=0.1))
+    assert found.ok
+    for told in ("for checkpoint 8acf6c0b71b72cf2", "P(wrong)", "at most 10.0%", "escalated"):
+        assert told in found.text
+
+
+async def test_a_router_of_another_checkpoint_is_a_fault(tmp_path):
+    shipped = open_router(load_settings())
+    shipped.model_copy(update={"checkpoint": "0" * 16}).write(tmp_path / "router.json")
+    with pytest.raises(ConfigError, match="not of 8acf6c0b71b72cf2"):
+        await _router(load_settings(router=tmp_path / "router.json"))
+
+
+async def test_a_checkpoint_without_a_router_is_a_warning_with_the_next_step(tmp_path):
+    files = checkpoint_of(load_settings())
+    for path in (files.weights, files.config, files.tokenizer):
+        shutil.copy(path, tmp_path)
+    found = await _router(load_settings(checkpoint=tmp_path))
+    assert (found.ok, "0.88" in found.text, "Calibrate it" in found.text) == (None, True, True)
 
 
 async def test_a_ledger_is_named_without_its_password(tmp_path, monkeypatch):

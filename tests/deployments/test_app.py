@@ -93,6 +93,11 @@ def test_nothing_is_sold_upfront_that_could_not_be_refunded(upfront):
     build_app(SETTINGS | upfront | {"pay_to": paid_to_ourselves})
 
 
+def test_a_gate_that_cannot_work_is_refused_before_anything_starts():
+    with pytest.raises(ConfigError, match=r"TINYBRAIN_MAX_LOCAL_ERROR .* cannot be reached"):
+        build_app(SETTINGS | {"max_local_error": 0.0001})
+
+
 def test_a_price_for_what_is_not_sold_is_named_before_anything_starts():
     with pytest.raises(ConfigError, match="gpt-9"):
         build_app(SETTINGS | {"prices": {"gpt-9": {"price": "1"}}})

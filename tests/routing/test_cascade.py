@@ -22,7 +22,7 @@ from tinybrain.chat import (
 from tinybrain.errors import BudgetExceeded, Busy, InvalidRequest, LocalModelError, UpstreamError
 from tinybrain.routing.cascade import Cascade
 from tinybrain.routing.events import Completed, Decision, Delta, ReasoningDelta
-from tinybrain.routing.gate import Gate
+from tinybrain.routing.gate import Gate, Limit, least_certain_token
 from tinybrain.routing.rules import Rules
 from tinybrain.usdc import Usdc
 
@@ -76,6 +76,15 @@ BOUGHT_ANSWER = [
 ]
 
 
+def gate(hold_back):
+    """Half as likely as not is sure enough; a perplexity over 1000 is out of scope."""
+    return Gate(
+        opening=Limit(estimate=least_certain_token, max_p_wrong=0.5),
+        prefill=Limit(estimate=lambda s: min(1.0, s.perplexity / 2000), max_p_wrong=0.5),
+        hold_back_tokens=hold_back,
+    )
+
+
 class World:
     """A cascade over two scripted models, and the checks every answer must pass."""
 
@@ -87,7 +96,7 @@ class World:
             self.local,
             self.upstream,
             rules=Rules(keyword=True, complexity=True, self_referential=True),
-            gate=Gate(0.5, hold_back),
+            gate=gate(hold_back),
             first_event_timeout_s=timeout,
         )
 
@@ -165,6 +174,22 @@ async def test_one_unsure_token_in_the_window_is_enough_and_one_after_it_is_not(
     after = [PREFILLED, *tokens("a", "b", "c"), *doubt, *end]
     assert (await World([inside], [BOUGHT]).ask())[1].answered_by == "upstream"
     assert (await World([after]).ask())[1].answered_by == "tinychat"
+
+
+async def test_what_is_clearly_out_of_scope_is_escalated_before_the_first_token():
+    prefilled = Prefilled(1500.0, 4)
+    world = World([[prefilled, HANG]], [BOUGHT])
+    reason = {"perplexity": 1500.0, "confidence": pytest.approx(0.25)}
+    assert await world.ask() == [
+        prefilled,
+        decision("upstream", "out_of_scope", **reason),
+        *BOUGHT_ANSWER,
+    ]
+
+
+async def test_questions_about_tinychat_are_in_scope_whatever_their_wording():
+    events = await World([[Prefilled(1500.0, 4), *SURE[1:]]]).ask(SELF)
+    assert events[1].answered_by == "tinychat"
 
 
 async def test_the_draft_is_stopped_at_the_window_not_at_its_end():
@@ -402,7 +427,7 @@ async def test_a_model_without_a_generator_to_close_will_do():
 
             return Events()
 
-    cascade = Cascade(Plain(), Scripted("p"), rules=Rules(), gate=Gate(0.5, 3))
+    cascade = Cascade(Plain(), Scripted("p"), rules=Rules(), gate=gate(3))
     events = [e async for e in cascade.answer(PLAIN, Sampling(), answer_id="a1")]
     assert events[-1] == Completed("stop", 4, 5)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinybrain.chat import Token
-from tinybrain.routing.gate import Gate
+from tinybrain.chat import Prefilled, Token
+from tinybrain.routing.gate import Gate, Limit, least_certain_token
 from tinybrain.routing.signals import Signals
 
 
@@ -15,20 +15,32 @@ def signals(*logprobs):
     return Signals.of([Token("a", logprob, 1.0, 0.5) for logprob in logprobs])
 
 
-def test_confidence_is_the_probability_of_the_least_certain_token():
-    assert Gate(0.5, 8).confidence(signals(math.log(0.9), math.log(0.25))) == pytest.approx(0.25)
+def at(max_p_wrong):
+    return Gate(opening=Limit(estimate=least_certain_token, max_p_wrong=max_p_wrong))
+
+
+def test_uncalibrated_doubt_is_what_the_least_certain_token_lacks_to_certainty():
+    assert least_certain_token(signals(math.log(0.9), math.log(0.25))) == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(("probability", "released"), [(1.0, True), (0.5, True), (0.49, False)])
-def test_confidence_at_the_threshold_is_released(probability, released):
-    assert Gate(0.5, 8).releases(signals(0.0, math.log(probability))) is released
+def test_doubt_at_the_threshold_is_released(probability, released):
+    assert at(0.5).releases(signals(0.0, math.log(probability))) is released
 
 
 def test_the_most_cautious_gate_still_releases_certainty_and_the_boldest_releases_all():
-    assert Gate(1.0, 8).releases(signals(0.0))
-    assert Gate(0.0, 8).releases(signals())
+    assert at(0.0).releases(signals(0.0))
+    assert at(1.0).releases(signals())
 
 
 @given(st.lists(st.floats()))
-def test_confidence_is_a_probability_whatever_the_model_reports(logprobs):
-    assert 0 <= Gate(0.5, 8).confidence(signals(*logprobs)) <= 1
+def test_uncalibrated_doubt_is_a_probability_whatever_the_model_reports(logprobs):
+    assert 0 <= least_certain_token(signals(*logprobs)) <= 1
+
+
+def test_a_prompt_is_admitted_unless_it_is_clearly_out_of_scope():
+    usual, unusual = (Signals.of([], Prefilled(ppl, 4)) for ppl in (5.0, 5000.0))
+    scope = Limit(estimate=lambda s: min(1.0, s.perplexity / 100), max_p_wrong=0.9)
+    gate = Gate(prefill=scope)
+    assert (gate.admits(usual), gate.admits(unusual)) == (True, False)
+    assert Gate().admits(unusual)

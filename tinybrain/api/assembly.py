@@ -17,8 +17,8 @@ from tinybrain.payments.pricing import PriceList
 from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.records import Limits
 from tinybrain.payments.tab_accounts import TabAccounts
+from tinybrain.routing.calibration.assembly import open_gate
 from tinybrain.routing.cascade import Cascade
-from tinybrain.routing.gate import Gate
 from tinybrain.routing.rules import Rules
 from tinybrain.telemetry.metrics import Metrics
 
@@ -65,13 +65,16 @@ def build_gateway(
     gas_low: GasLow,
     metrics: Metrics,
 ) -> Gateway:
-    """Join the parts as the settings say."""
+    """Join the parts as the settings say.
+
+    Raises:
+        ConfigError: See `open_gate`.
+    """
     rules = Rules(
         keyword=settings.keyword_rule,
         complexity=settings.complexity_rule,
         self_referential=settings.self_referential_rule,
     )
-    gate = Gate(settings.min_confidence, settings.hold_back_tokens)
     ledger = Ledger(database, limits=Limits.of(settings))
     merchant = Merchant(settings, verifier)
     tabs = TabOffice(
@@ -87,7 +90,7 @@ def build_gateway(
         receipts=Receipts(database),
         merchant=merchant,
         prices=build_prices(settings),
-        cascade=Cascade(local, upstream, rules=rules, gate=gate),
+        cascade=Cascade(local, upstream, rules=rules, gate=open_gate(settings)),
         tabs=tabs,
         bar_tabs=BarTabs(settings, verifier, ledger=ledger, office=tabs),
         settle=settle,

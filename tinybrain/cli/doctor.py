@@ -22,6 +22,13 @@ from tinybrain.payments.books import open_existing
 from tinybrain.payments.payer import address_of
 from tinybrain.payments.refunding import can_refund
 from tinybrain.payments.wallet import SETTLEMENT_GAS
+from tinybrain.routing.calibration.assembly import (
+    checkpoint_of,
+    open_gate,
+    open_router,
+    target_of,
+)
+from tinybrain.routing.calibration.gates import expected
 from tinybrain.usdc import format_usdc
 
 SQLITE = "sqlite+aiosqlite:///"
@@ -66,6 +73,7 @@ async def _findings(home: Path | None, *, online: bool) -> AsyncIterator[Finding
     checks: list[tuple[str, Check]] = [
         ("Model", _model),
         ("Kernels", _kernels),
+        ("Router", _router),
         ("Ledger", _ledger),
         ("Tabs", _tabs),
     ]
@@ -125,6 +133,29 @@ async def _kernels(settings: Settings) -> Finding:
             "Kernels", None, f"TinyChat computes with torch's, which are slower. {missing}"
         )
     return Finding("Kernels", True, "TinyChat's own are there")
+
+
+async def _router(settings: Settings) -> Finding:
+    router, gate = open_router(settings), open_gate(settings)
+    if router is None:
+        return Finding(
+            "Router",
+            None,
+            "this checkpoint has no calibration: an answer is kept if its least certain token had "
+            f"a probability of {1 - gate.opening.max_p_wrong:.2f}. Calibrate it, and set "
+            "TINYBRAIN_MAX_LOCAL_ERROR or TINYBRAIN_TARGET_ESCALATION_RATE.",
+        )
+    router.require(checkpoint_of(settings).digest())
+    n, escalated, at_prefill, local_error = expected(gate, router.outcomes)
+    return Finding(
+        "Router",
+        True,
+        f"of {router.made}, for checkpoint {router.checkpoint}: an answer is kept if P(wrong) is "
+        f"at most {gate.opening.max_p_wrong:.3f}, so that "
+        f"{target_of(settings) or router.target}. Of its {n} calibration questions "
+        f"{escalated:.1%} are escalated ({at_prefill:.1%} before the first token), and "
+        f"{local_error:.1%} of the answers kept are wrong",
+    )
 
 
 async def _ledger(settings: Settings) -> Finding:

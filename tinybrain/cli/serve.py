@@ -10,16 +10,18 @@ from typing import NoReturn
 
 from tinybrain.config import SERVE_ENVIRONMENT, load_settings
 from tinybrain.errors import ConfigError
+from tinybrain.routing.calibration.assembly import open_gate
 
 
 def serve_forever(config: Path) -> NoReturn:
     """Become `serve run`; what the environment says of Ray wins over our defaults.
 
     Raises:
-        ConfigError: A setting is missing or wrong, or there is no such file.
+        ConfigError: A setting is missing or wrong, the gate would not work, or there is no such
+            file.
     """
     if not config.exists():
         raise ConfigError(f"{config} does not exist. Name Ray Serve's configuration file.")
-    load_settings().require_serving()
+    open_gate(load_settings().require_serving())
     command = [sys.executable, "-m", "ray.serve.scripts", "run", str(config)]
     os.execve(sys.executable, command, SERVE_ENVIRONMENT | os.environ)  # noqa: S606  # our own interpreter

@@ -39,7 +39,7 @@ from tinybrain.routing.events import (
     EscalationReason,
     ReasoningDelta,
 )
-from tinybrain.routing.gate import Gate
+from tinybrain.routing.gate import Gate, Limit
 from tinybrain.routing.rules import Rules
 from tinybrain.routing.signals import Signals
 
@@ -68,6 +68,10 @@ class _Course:
     confidence: float | None = None
     signals: Signals | None = None
     decided: bool = False
+
+    def judged(self, signals: Signals, limit: Limit) -> None:
+        self.signals = signals
+        self.confidence = 1 - limit.estimate(signals)
 
     def decide(self, by: AnsweredBy, model: str, *, fallback: bool = False) -> Decision:
         self.decided = True
@@ -200,9 +204,11 @@ class Cascade:
                 course.prefilled = prefilled
                 yield prefilled
 
+            if gate and not _admits(gate, prefilled, course):
+                return
             async with self._soon(deadline):
                 held, text = await _hold_back(events, gate.hold_back_tokens if gate else 1)
-            if gate and not _is_sure(gate, held, course):
+            if gate and not _releases(gate, held, course):
                 return
 
             yield course.decide("tinychat", self._local.name, fallback=fallback)
@@ -313,16 +319,23 @@ async def _next_local(events: AsyncIterator[LocalEvent]) -> Token | Finished:
     return event
 
 
-def _is_sure(gate: Gate, held: Sequence[Token | Finished], course: _Course) -> bool:
+def _admits(gate: Gate, prefilled: Prefilled, course: _Course) -> bool:
+    signals = Signals.of([], prefilled)
+    if gate.prefill is None or gate.prefill.passes(signals):
+        return True
+    course.judged(signals, gate.prefill)
+    course.reason = "out_of_scope"
+    return False
+
+
+def _releases(gate: Gate, held: Sequence[Token | Finished], course: _Course) -> bool:
     tokens = [event for event in held if isinstance(event, Token)]
-    perplexity = course.prefilled.perplexity if course.prefilled else None
-    signals = Signals.of(tokens, perplexity=perplexity)
-    course.signals = signals
-    course.confidence = gate.confidence(signals)
-    sure = gate.releases(signals)
-    if not sure:
-        course.reason = "uncertainty"
-    return sure
+    signals = Signals.of(tokens, course.prefilled)
+    course.judged(signals, gate.opening)
+    if gate.opening.passes(signals):
+        return True
+    course.reason = "uncertainty"
+    return False
 
 
 def _completed(end: Finished) -> Completed:

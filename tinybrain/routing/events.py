@@ -11,7 +11,9 @@ from tinybrain.routing.signals import Signals
 from tinybrain.usdc import Usdc
 
 AnsweredBy = Literal["tinychat", "upstream"]
-EscalationReason = Literal["none", "keyword", "complexity", "uncertainty", "failure"]
+EscalationReason = Literal[
+    "none", "keyword", "complexity", "out_of_scope", "uncertainty", "failure"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class Decision:
 
     `model` is the name to show, `rule` the rule that decided or, where the gate did, the one for
     simple questions that matched; `perplexity` TinyChat's of the prompt, `confidence` the gate's
-    in [0, 1] and `signals` what it judged. These four are None where none was asked.
+    1 - P(wrong) and `signals` what it judged. These four are None where none was asked.
     `fallback` says that TinyChat answers because the upstream it should have been could not.
     """
 

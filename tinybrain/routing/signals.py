@@ -1,60 +1,94 @@
-"""The small model's own doubt, measured on the first tokens of its answer.
+"""The small model's own doubt, measured on the prompt and on the first tokens of its answer.
 
 Knows nothing of thresholds: it measures, the gate judges.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
-from tinybrain.chat import Token
+from tinybrain.chat import Prefilled, Token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signals:
-    """Certainty over `tokens` tokens; natural logs, at temperature 1.
+    """Doubt over `tokens` tokens; natural logs, at temperature 1. None is what was not told.
 
-    All are recorded with the answer; the gate uses `min_logprob`. `perplexity` is of the prompt:
-    it tells how usual the wording is, not whether the answer is known.
+    All are recorded with the answer. The perplexities are of the whole prompt and of the last user
+    message: they tell how usual the wording is, not whether the answer is known.
     """
 
     perplexity: float | None
-    first_entropy: float
+    user_perplexity: float | None
+    first_entropy: float | None
     min_logprob: float
     mean_logprob: float
-    max_entropy: float
-    min_margin: float
+    max_entropy: float | None
+    mean_entropy: float | None
+    min_margin: float | None
     tokens: int
 
     @classmethod
-    def of(cls, tokens: Sequence[Token], *, perplexity: float | None = None) -> Self:
+    def of(cls, tokens: Sequence[Token], prefilled: Prefilled | None = None) -> Self:
         """Measure `tokens` but those that were forced.
 
-        None at all, or a NaN among them, is the deepest doubt.
+        None at all, or a NaN among them, is the deepest doubt. Entropies and margins that a model
+        does not tell with every token are unknown.
         """
         tokens = [token for token in tokens if not token.forced]
         logprobs = [_known(token.logprob, -math.inf) for token in tokens] or [-math.inf]
-        entropies = [_known(token.entropy, math.inf) for token in tokens] or [math.inf]
-        margins = [_known(token.margin, 0.0) for token in tokens] or [0.0]
+        entropies = _told([token.entropy for token in tokens], math.inf)
+        margins = _told([token.margin for token in tokens], 0.0)
         return cls(
-            perplexity=perplexity,
-            first_entropy=entropies[0],
+            perplexity=prefilled.perplexity if prefilled else None,
+            user_perplexity=prefilled.user_perplexity if prefilled else None,
+            first_entropy=entropies[0] if entropies else None,
             min_logprob=min(logprobs),
             mean_logprob=sum(logprobs) / len(logprobs),
-            max_entropy=max(entropies),
-            min_margin=min(margins),
+            max_entropy=max(entropies) if entropies else None,
+            mean_entropy=sum(entropies) / len(entropies) if entropies else None,
+            min_margin=min(margins) if margins else None,
             tokens=len(tokens),
         )
 
     def recorded(self) -> dict[str, float | int | None]:
-        """As the ledger keeps them; what is infinite or unknown becomes None, as in JSON."""
+        """As they are kept; what is infinite or unknown becomes None, as in JSON."""
         return {
             name: value if value is not None and math.isfinite(value) else None
             for name, value in asdict(self).items()
         }
 
+    @classmethod
+    def read(cls, recorded: Mapping[str, Any]) -> Self:
+        """What `recorded` gave; a log-probability that is missing is the deepest doubt.
+
+        Raises:
+            ValueError: A name is unknown, or a value is no number.
+        """
+        names = {field.name for field in fields(cls)}
+        if unknown := recorded.keys() - names:
+            raise ValueError(f"there is no signal {min(unknown)!r}")
+        found = {name: _number(name, recorded.get(name)) for name in names}
+        for name in ("min_logprob", "mean_logprob"):
+            found[name] = -math.inf if found[name] is None else found[name]
+        return cls(**found | {"tokens": int(found["tokens"] or 0)})  # type: ignore[arg-type]
+
 
 def _known(value: float, otherwise: float) -> float:
     # NaN compares false with everything, so min() and max() would pass over it.
     return otherwise if math.isnan(value) else value
+
+
+def _told(values: Sequence[float | None], otherwise: float) -> list[float]:
+    """All of them, or none if one was not told."""
+    told = [_known(value, otherwise) for value in values if value is not None]
+    return told if len(told) == len(values) else []
+
+
+def _number(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}, which is no number")
+    return float(value)

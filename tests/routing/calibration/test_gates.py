@@ -1,0 +1,67 @@
+"""A calibrated gate does what was asked for, and refuses to run where it would decide nothing."""
+
+import pytest
+from worlds import outcome, router, world
+
+from tinybrain.errors import ConfigError
+from tinybrain.routing.calibration.gates import (
+    LOST_AT_PREFILL,
+    calibrated_gate,
+    expected,
+    prefill_limit,
+    self_test,
+)
+from tinybrain.routing.calibration.scorer import Scorer
+from tinybrain.routing.calibration.target import Target
+from tinybrain.routing.gate import Gate, Limit
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return router(world(1200))
+
+
+def test_the_escalation_rate_holds_on_another_day(fitted):
+    gate = calibrated_gate(fitted, Target(escalation_rate=0.6))
+    assert expected(gate, fitted.outcomes).escalated == pytest.approx(0.6, abs=0.02)
+    assert expected(gate, world(1200, seed=5)).escalated == pytest.approx(0.6, abs=0.06)
+
+
+def test_the_local_error_holds_on_another_day(fitted):
+    gate = calibrated_gate(fitted, Target(max_local_error=0.2))
+    found = expected(gate, world(1200, seed=5))
+    assert 0 < found.local_error < 0.2
+    assert found.escalated < 0.6
+
+
+def test_at_the_prefill_at_most_the_stated_share_of_right_answers_is_lost(fitted):
+    gate = calibrated_gate(fitted)
+    right = [o for o in fitted.outcomes if o.right]
+    lost = sum(not gate.admits(o.signals) for o in right) / len(right)
+    assert 0 < lost <= LOST_AT_PREFILL
+    assert expected(gate, fitted.outcomes).at_prefill > lost
+
+
+def test_where_the_prompt_tells_nothing_every_prompt_is_admitted(fitted):
+    assert prefill_limit(None, fitted.outcomes) is None
+    wrong = [outcome(1.0, right=False)] * 3
+    assert prefill_limit(Scorer(intercept=0.0, weights={"perplexity": 1.0}), wrong) is None
+
+
+def test_the_routers_own_target_holds_where_none_is_set():
+    made = router(world(1200), Target(escalation_rate=0.3))
+    assert calibrated_gate(made) == calibrated_gate(made, Target(escalation_rate=0.3))
+
+
+@pytest.mark.parametrize(("limit", "does"), [(-1.0, "escalates"), (2.0, "keeps")])
+def test_a_gate_that_always_does_the_same_is_refused_with_what_to_do(limit, does):
+    gate = Gate(opening=Limit(estimate=lambda _: 0.5, max_p_wrong=limit))
+    with pytest.raises(ConfigError, match=f"{does} every one .* TINYBRAIN_MAX_LOCAL_ERROR"):
+        self_test(gate, world(50))
+
+
+@pytest.mark.parametrize("rate", [0.0001, 0.9999])
+def test_a_rate_that_comes_to_nothing_or_everything_does_not_start(fitted, rate):
+    fitted = fitted.model_copy(update={"prefill": None})
+    with pytest.raises(ConfigError, match="every one"):
+        calibrated_gate(fitted, Target(escalation_rate=rate))

@@ -1,0 +1,27 @@
+"""Nothing is on both sides of a split."""
+
+from worlds import world
+
+from tinybrain.routing.calibration.splits import families_left_out, halves
+
+
+def test_halves_share_nothing_lose_nothing_and_have_half_of_every_family():
+    outcomes = world(400)
+    one, other = halves(outcomes, seed=3)
+    assert sorted(map(id, one + other)) == sorted(map(id, outcomes))
+    for family in "abcd":
+        assert sum(o.family == family for o in one) == sum(o.family == family for o in other)
+
+
+def test_a_seed_decides_the_halves():
+    outcomes = world(100)
+    assert halves(outcomes, seed=3) == halves(outcomes, seed=3) != halves(outcomes, seed=4)
+
+
+def test_each_family_is_left_out_once():
+    outcomes = world(40)
+    left_out = []
+    for others, own in families_left_out(outcomes):
+        assert not {outcomes[i].family for i in others} & {outcomes[i].family for i in own}
+        left_out += own
+    assert sorted(left_out) == list(range(40))

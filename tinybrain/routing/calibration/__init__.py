@@ -1,0 +1,1 @@
+"""How often the small model is wrong where it doubts so much: fitted, kept, bounded, measured."""

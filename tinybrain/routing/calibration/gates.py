@@ -1,0 +1,96 @@
+"""From a router and a target to a gate, and what that gate is to be expected to do."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tinybrain.errors import ConfigError
+from tinybrain.routing.calibration.outcomes import Outcome
+from tinybrain.routing.calibration.router import Router
+from tinybrain.routing.calibration.scorer import Scorer
+from tinybrain.routing.calibration.target import Target
+from tinybrain.routing.gate import Gate, Limit
+
+LOST_AT_PREFILL = 0.01
+"""The most that is given away of what would be answered right, where only the prompt is known."""
+
+
+class Expectation(NamedTuple):
+    """Shares: of `n` questions escalated (at the prefill alone), and wrong of what is kept."""
+
+    n: int
+    escalated: float
+    at_prefill: float
+    local_error: float
+
+
+def calibrated_gate(router: Router, target: Target | None = None) -> Gate:
+    """The gate that reaches the target, else the router's own, on the router's outcomes.
+
+    Raises:
+        ConfigError: The target cannot be reached, or the gate would not work: see `self_test`.
+    """
+    outcomes = router.outcomes
+    prefill = prefill_limit(router.prefill, outcomes)
+    gate = Gate(
+        opening=opening_limit(router.opening, prefill, target or router.target, outcomes),
+        prefill=prefill,
+        hold_back_tokens=router.hold_back_tokens,
+    )
+    self_test(gate, outcomes)
+    return gate
+
+
+def prefill_limit(scorer: Scorer | None, outcomes: Sequence[Outcome]) -> Limit | None:
+    """Up to where a prompt is admitted: what refuses at most `LOST_AT_PREFILL` of the right."""
+    right = sorted(scorer.p_wrong(o.signals) for o in outcomes if o.right) if scorer else []
+    if scorer is None or not right:
+        return None
+    lost = math.floor(LOST_AT_PREFILL * len(right))
+    return Limit(estimate=scorer.p_wrong, max_p_wrong=right[-1 - lost])
+
+
+def opening_limit(
+    scorer: Scorer, prefill: Limit | None, target: Target, outcomes: Sequence[Outcome]
+) -> Limit:
+    """Up to where an opening is released, counting what was not admitted as escalated.
+
+    Raises:
+        ConfigError: The target cannot be reached.
+    """
+    p_wrong = [
+        scorer.p_wrong(o.signals) if prefill is None or prefill.passes(o.signals) else math.inf
+        for o in outcomes
+    ]
+    threshold = target.threshold(p_wrong, [not o.right for o in outcomes])
+    return Limit(estimate=scorer.p_wrong, max_p_wrong=threshold)
+
+
+def expected(gate: Gate, outcomes: Sequence[Outcome]) -> Expectation:
+    """What the gate does with these outcomes."""
+    admitted = [o for o in outcomes if gate.admits(o.signals)]
+    kept = [o for o in admitted if gate.releases(o.signals)]
+    n = len(outcomes)
+    return Expectation(
+        n=n,
+        escalated=1 - len(kept) / n,
+        at_prefill=1 - len(admitted) / n,
+        local_error=sum(not o.right for o in kept) / len(kept) if kept else 0.0,
+    )
+
+
+def self_test(gate: Gate, outcomes: Sequence[Outcome]) -> None:
+    """Check that the gate keeps some of these outcomes and escalates others.
+
+    Raises:
+        ConfigError: It always does the same, so it decides nothing.
+    """
+    escalated = expected(gate, outcomes).escalated
+    if 0 < escalated < 1:
+        return
+    raise ConfigError(
+        f"The gate {'escalates' if escalated else 'keeps'} every one of its {len(outcomes)} "
+        "calibration questions, so it decides nothing. Set TINYBRAIN_TARGET_ESCALATION_RATE or "
+        "TINYBRAIN_MAX_LOCAL_ERROR to something that it can reach, or calibrate with questions "
+        "that the small model answers right and others that it answers wrong."
+    )

@@ -1,0 +1,73 @@
+"""Labelled outcomes, one a JSON line: how much the small model doubted, and was it right."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinybrain.errors import ConfigError
+from tinybrain.routing.signals import Signals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One question that the small model answered greedily.
+
+    `family` is what it is about (capitals, small talk); `kind` what is known of it (withheld, out
+    of scope), for reports alone.
+    """
+
+    family: str
+    kind: str
+    right: bool
+    signals: Signals
+
+    def recorded(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "family": self.family,
+            "kind": self.kind,
+            "right": self.right,
+            "signals": self.signals.recorded(),
+        }
+
+
+def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
+    """Write a line for each."""
+    with path.open("w", encoding="utf-8") as file:
+        for outcome in outcomes:
+            file.write(json.dumps(outcome.recorded(), allow_nan=False) + "\n")
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """Read what `write_outcomes` wrote; other fields of a line are ignored.
+
+    Raises:
+        ConfigError: The file cannot be read, or a line is no outcome; the message names it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as outcomes: {error}.") from error
+    outcomes = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            outcomes.append(_outcome(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"Line {number} of {path} is no outcome: {error}. A line is "
+                '{"family": …, "kind": …, "right": true, "signals": {…}}.'
+            ) from error
+    return outcomes
+
+
+def _outcome(found: dict[str, Any]) -> Outcome:
+    if not isinstance(found["right"], bool):
+        raise TypeError("right is neither true nor false")
+    return Outcome(
+        family=str(found["family"]),
+        kind=str(found.get("kind", "")),
+        right=found["right"],
+        signals=Signals.read(found["signals"]),
+    )

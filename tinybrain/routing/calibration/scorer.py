@@ -1,0 +1,43 @@
+"""P(wrong) of signals: a logistic function of weighted doubts. Plain Python: it runs in serving."""
+
+import math
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tinybrain.routing.calibration.features import FEATURES
+from tinybrain.routing.signals import Signals
+
+Weight = Annotated[float, Field(ge=0, le=1e3)]
+
+
+class Scorer(BaseModel):
+    """Weights of doubts, by name. None is negative, so more doubt never means less P(wrong)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    intercept: float = Field(ge=-1e4, le=1e4)
+    weights: dict[str, Weight] = Field(min_length=1)
+
+    @field_validator("weights")
+    @classmethod
+    def _are_of_features(cls, weights: dict[str, float]) -> dict[str, float]:
+        if unknown := weights.keys() - FEATURES.keys():
+            raise ValueError(f"there is no feature {min(unknown)!r}")
+        return weights
+
+    def p_wrong(self, signals: Signals) -> float:
+        """The probability, in [0, 1], that the answer is wrong; 1 where a signal was not told."""
+        logit = self.intercept
+        for name, weight in self.weights.items():
+            value = FEATURES[name](signals)
+            if value is None:
+                return 1.0
+            logit += weight * value
+        return logistic(logit)
+
+
+def logistic(logit: float) -> float:
+    """1 / (1 + exp(-logit)), without overflow."""
+    small = math.exp(-abs(logit))
+    return (1.0 if logit >= 0 else small) / (1.0 + small)

@@ -1,0 +1,27 @@
+"""Outcomes in parts: what is fitted on must not be what is measured on."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from tinybrain.routing.calibration.outcomes import Outcome
+
+
+def halves(outcomes: Sequence[Outcome], *, seed: int) -> tuple[list[Outcome], list[Outcome]]:
+    """Two random halves, each with half of every family and kind."""
+    draw = random.Random(seed)  # noqa: S311  # nothing is secret here
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault((outcome.family, outcome.kind), []).append(outcome)
+    shuffled = []
+    for _, group in sorted(groups.items()):
+        draw.shuffle(group)
+        shuffled += group
+    return shuffled[::2], shuffled[1::2]
+
+
+def families_left_out(outcomes: Sequence[Outcome]) -> Iterator[tuple[list[int], list[int]]]:
+    """For each family the places of all others' outcomes, and of its own."""
+    for family in sorted({outcome.family for outcome in outcomes}):
+        own = [i for i, outcome in enumerate(outcomes) if outcome.family == family]
+        others = [i for i, outcome in enumerate(outcomes) if outcome.family != family]
+        yield others, own
