@@ -82,6 +82,7 @@ def gate(hold_back):
         opening=Limit(estimate=least_certain_token, max_p_wrong=0.5),
         prefill=Limit(estimate=lambda s: min(1.0, s.perplexity / 2000), max_p_wrong=0.5),
         hold_back_tokens=hold_back,
+        declines="I pass",
     )
 
 
@@ -163,6 +164,15 @@ async def test_an_unsure_draft_is_dropped_and_the_upstream_answers():
     assert await World([UNSURE], [BOUGHT]).ask() == [
         PREFILLED,
         decision("upstream", "uncertainty", perplexity=12.5, confidence=pytest.approx(0.2)),
+        *BOUGHT_ANSWER,
+    ]
+
+
+async def test_an_answer_that_the_small_model_declines_is_bought_however_sure_it_is():
+    declined = local_script("I", " pass", ".", probability=0.99)
+    assert await World([declined], [BOUGHT]).ask() == [
+        PREFILLED,
+        decision("upstream", "declined", perplexity=12.5, confidence=0.0),
         *BOUGHT_ANSWER,
     ]
 

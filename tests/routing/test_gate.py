@@ -44,3 +44,10 @@ def test_a_prompt_is_admitted_unless_it_is_clearly_out_of_scope():
     gate = Gate(prefill=scope)
     assert (gate.admits(usual), gate.admits(unusual)) == (True, False)
     assert Gate().admits(unusual)
+
+
+def test_a_small_model_that_says_it_does_not_know_hands_the_question_on():
+    gate = Gate(declines="I do not know")
+    assert gate.is_declined("I do not know that.")
+    assert not gate.is_declined("Well, I do not know")
+    assert not Gate().is_declined("I do not know that.")

@@ -3,49 +3,7 @@ from collections import Counter
 
 import pytest
 
-from tinybrain.training.questions import (
-    Question,
-    build_questions,
-    out_of_scope,
-    read_questions,
-    write_questions,
-)
-
-
-def question(*accepted):
-    return Question("?", accepted, "symbol", "fact", known=True, wording="new", split="test")
-
-
-@pytest.mark.parametrize(
-    ("accepted", "answer"),
-    [
-        ("Paris", "Paris is the capital of France."),
-        ("Paris", "The capital of France is Paris."),
-        ("woof", "Woof!"),
-        ("no", "No legs."),
-        ("Au", "Au is the symbol of gold."),
-        ("1,000", "1000 metres."),
-        ("C-A-T", "C-A-T spells cat."),
-        ("+33", "+33 is the calling code of France."),
-        ("Washington, D.C.", "It is Washington, D.C."),
-    ],
-)
-def test_an_accepted_answer_may_stand_anywhere(accepted, answer):
-    assert question(accepted).is_answered_by(answer)
-
-
-@pytest.mark.parametrize(
-    ("accepted", "answer"),
-    [
-        ("In", "Iridium is in the table."),
-        ("four", "Fourteen legs."),
-        ("8", "18."),
-        ("85", "8.5"),
-        ("Paris", "Parish"),
-    ],
-)
-def test_only_as_whole_words_and_symbols_as_they_are_written(accepted, answer):
-    assert not question(accepted).is_answered_by(answer)
+from tinybrain.training.questions import build_questions, out_of_scope
 
 
 def test_out_of_scope_nothing_is_right():
@@ -80,11 +38,6 @@ def test_no_fact_is_in_both_splits(questions):
 
 def test_they_are_the_same_for_the_same_seed(knowledge, questions):
     assert list(build_questions(knowledge)) == questions
-
-
-def test_they_come_back_from_a_file(questions, tmp_path):
-    write_questions(questions, tmp_path / "questions.jsonl")
-    assert read_questions(tmp_path / "questions.jsonl") == questions
 
 
 def test_sums_are_known_where_they_were_trained(questions, exchanges):

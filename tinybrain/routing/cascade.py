@@ -208,7 +208,7 @@ class Cascade:
                 return
             async with self._soon(deadline):
                 held, text = await _hold_back(events, gate.hold_back_tokens if gate else 1)
-            if gate and not _releases(gate, held, course):
+            if gate and not _releases(gate, held, text, course):
                 return
 
             yield course.decide("tinychat", self._local.name, fallback=fallback)
@@ -328,10 +328,13 @@ def _admits(gate: Gate, prefilled: Prefilled, course: _Course) -> bool:
     return False
 
 
-def _releases(gate: Gate, held: Sequence[Token | Finished], course: _Course) -> bool:
+def _releases(gate: Gate, held: Sequence[Token | Finished], text: str, course: _Course) -> bool:
     tokens = [event for event in held if isinstance(event, Token)]
     signals = Signals.of(tokens, course.prefilled)
     course.judged(signals, gate.opening)
+    if gate.is_declined(text):
+        course.reason, course.confidence = "declined", 0.0
+        return False
     if gate.opening.passes(signals):
         return True
     course.reason = "uncertainty"

@@ -12,7 +12,7 @@ from tinybrain.usdc import Usdc
 
 AnsweredBy = Literal["tinychat", "upstream"]
 EscalationReason = Literal[
-    "none", "keyword", "complexity", "out_of_scope", "uncertainty", "failure"
+    "none", "keyword", "complexity", "out_of_scope", "declined", "uncertainty", "failure"
 ]
 
 

@@ -48,6 +48,8 @@ class Gate:
     opening: Limit = UNCALIBRATED
     prefill: Limit | None = None
     hold_back_tokens: int = UNCALIBRATED_HOLD_BACK
+    declines: str | None = None
+    """How the small model begins to say that it does not know: that is as good as not answering."""
 
     def admits(self, signals: Signals) -> bool:
         """Whether the small model may try, as far as the prompt alone tells."""
@@ -56,3 +58,7 @@ class Gate:
     def releases(self, signals: Signals) -> bool:
         """Whether the small model may go on with this answer."""
         return self.opening.passes(signals)
+
+    def is_declined(self, opening: str) -> bool:
+        """Whether the small model itself hands the question on."""
+        return self.declines is not None and opening.startswith(self.declines)

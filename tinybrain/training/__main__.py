@@ -25,6 +25,7 @@ Seed = Annotated[int, typer.Option(help="What is withheld, and in which order wh
 Device = Annotated[str, typer.Option(help="cuda, mps, cpu, or auto for the first there is.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; torch's own choice if not given.")]
 
+HOLD_BACK_TOKENS = 8
 DEFAULT_HOME = Path(".tinybrain/training")
 
 
@@ -38,17 +39,18 @@ def corpus(
     seed: Seed = 1,
 ) -> None:
     """Write the training text, and the questions that measure what comes of it."""
+    from tinybrain.routing.calibration.questions import write_questions
     from tinybrain.training.conversations import write_conversations
     from tinybrain.training.corpus import Mixture, build_corpus
     from tinybrain.training.knowledge import Knowledge, all_facts
-    from tinybrain.training.questions import build_questions, write_questions
+    from tinybrain.training.questions import build_questions
 
     knowledge = Knowledge(all_facts(wordnet), seed=seed)
     conversations = build_corpus(knowledge, Mixture(scale=scale))
     questions = list(build_questions(knowledge))
     home.mkdir(parents=True, exist_ok=True)
     write_conversations(conversations, home / "conversations.jsonl")
-    write_questions(questions, home / "questions.jsonl")
+    write_questions(home / "questions.jsonl", questions)
     typer.echo(f"{len(conversations):,} conversations and {len(questions):,} questions in {home}")
 
 
@@ -136,8 +138,9 @@ def evaluate(
 
     from tinybrain.config import load_settings
     from tinybrain.engine.loading import load_tinychat
-    from tinybrain.training.evaluation import ask_all, markdown, summary
-    from tinybrain.training.questions import read_questions
+    from tinybrain.routing.calibration.collecting import draft_all
+    from tinybrain.routing.calibration.questions import read_questions
+    from tinybrain.training.evaluation import markdown, summary
     from tinybrain.training.run import checkpoint_directory, results_file
 
     if threads:
@@ -148,7 +151,15 @@ def evaluate(
     model = load_tinychat(settings, slots=at_once)
     steps = iter(track(questions, description="asking"))
     try:
-        answered = asyncio.run(ask_all(model, questions, at_once=at_once, done=lambda: next(steps)))
+        answered = asyncio.run(
+            draft_all(
+                model,
+                questions,
+                hold_back_tokens=HOLD_BACK_TOKENS,
+                at_once=at_once,
+                done=lambda: next(steps),
+            )
+        )
     finally:
         model.close()
     result = summary(answered)

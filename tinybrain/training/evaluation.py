@@ -1,67 +1,24 @@
 """How many questions a checkpoint answers rightly, greedily, by group and by family."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tinybrain.chat import Finished, Message, Sampling, Token
-from tinybrain.engine.tinychat import TinyChat
+from tinybrain.routing.calibration.collecting import Draft
+from tinybrain.routing.calibration.questions import Question
 from tinybrain.training.beyond import beyond_reply
-from tinybrain.training.questions import Question
 
-GREEDY = Sampling(temperature=0, max_tokens=48)
 GROUPS: tuple[tuple[str, Callable[[Question], bool]], ...] = (
-    ("known facts", lambda q: q.kind == "fact" and q.known),
+    ("known facts", lambda q: q.kind == "fact" and q.known is True),
     ("withheld facts", lambda q: q.kind == "fact" and not q.known),
-    ("sums up to 100, trained", lambda q: q.family == "sum" and q.known),
+    ("sums up to 100, trained", lambda q: q.family == "sum" and q.known is True),
     ("sums up to 100, withheld", lambda q: q.family == "sum" and not q.known),
     ("larger sums, withheld or not", lambda q: q.family == "large_sum"),
     ("small talk", lambda q: q.kind == "talk"),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A question and what the model said."""
-
-    question: Question
-    answer: str
-
-    @property
-    def is_right(self) -> bool:
-        """Whether it is an accepted answer."""
-        return self.question.is_answered_by(self.answer)
-
-    @property
-    def is_declined(self) -> bool:
-        """Whether the model said that this is beyond it."""
-        return self.answer == beyond_reply()
-
-
-async def ask_all(
-    model: TinyChat,
-    questions: Sequence[Question],
-    *,
-    at_once: int,
-    done: Callable[[], object] = lambda: None,
-) -> list[Answered]:
-    """Ask the questions, `at_once` of them together; `done` is called after each."""
-    turn = asyncio.Semaphore(at_once)
-
-    async def ask(question: Question) -> Answered:
-        async with turn:
-            messages = [Message("user", question.text)]
-            events = [event async for event in model.generate(messages, GREEDY)]
-        done()
-        text = "".join(e.text for e in events if isinstance(e, Token | Finished))
-        return Answered(question, text)
-
-    return list(await asyncio.gather(*map(ask, questions)))
-
-
-def summary(answered: Sequence[Answered]) -> dict[str, Any]:
+def summary(answered: Sequence[Draft]) -> dict[str, Any]:
     """Shares of right answers, in JSON's types.
 
     Of prompts out of scope, where no answer is right, the share that was declined.
@@ -69,7 +26,7 @@ def summary(answered: Sequence[Answered]) -> dict[str, Any]:
     groups = {
         name: _by_wording(a for a in answered if belongs(a.question)) for name, belongs in GROUPS
     }
-    families: dict[str, list[Answered]] = defaultdict(list)
+    families: dict[str, list[Draft]] = defaultdict(list)
     for one in answered:
         known = "known" if one.question.known else "withheld"
         families[f"{one.question.kind}/{one.question.family}/{known}"].append(one)
@@ -78,7 +35,7 @@ def summary(answered: Sequence[Answered]) -> dict[str, Any]:
         "groups": groups,
         "out_of_scope": {
             "n": len(out_of_scope),
-            "declined": _share(out_of_scope, lambda a: a.is_declined),
+            "declined": _share(out_of_scope, lambda a: a.is_declined(beyond_reply())),
         },
         "families": {name: _by_wording(rows) for name, rows in sorted(families.items())},
     }
@@ -97,7 +54,7 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _by_wording(answered: Iterable[Answered]) -> dict[str, Any]:
+def _by_wording(answered: Iterable[Draft]) -> dict[str, Any]:
     rows = list(answered)
     return {
         wording: {"n": len(some), "right": _share(some, lambda a: a.is_right)}
@@ -106,7 +63,7 @@ def _by_wording(answered: Iterable[Answered]) -> dict[str, Any]:
     }
 
 
-def _share(answered: Sequence[Answered], counts: Callable[[Answered], bool]) -> float | None:
+def _share(answered: Sequence[Draft], counts: Callable[[Draft], bool]) -> float | None:
     if not answered:
         return None
     return round(sum(map(counts, answered)) / len(answered), 4)

@@ -1,17 +1,13 @@
-"""Questions with what counts as a right answer: for evaluation, calibration and benchmarks.
+"""The questions that measure what a model has learned: for evaluation, calibration, benchmarks.
 
-Knows nothing of models, and needs no torch. A question's `split` depends on what it is about, so
-no fact is in both.
+A question's `split` depends on what it is about, so no fact is in both.
 """
 
-import json
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
+from tinybrain.routing.calibration.questions import Question, Split
 from tinybrain.training.chance import rank, stream
 from tinybrain.training.data_files import lines, read_data
 from tinybrain.training.facts import Fact
@@ -22,55 +18,18 @@ from tinybrain.training.surfaces import surface
 from tinybrain.training.talk import Intent, read_general, read_talk
 
 Kind = Literal["fact", "sum", "talk", "out_of_scope"]
-Split = Literal["calibration", "test"]
 WORDING_KINDS: tuple[WordingKind, ...] = ("trained", "new")
 FACTS_OF_A_RELATION = 30
 SUMS = 120
 LARGEST_OPERAND = 999
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A prompt of one message. `accepted` is empty where no answer of a small model is right.
-
-    `family` is its relation, intent or topic. `known`: the answer was in the training text.
-    Where it was not, the question was not, either.
-    """
-
-    text: str
-    accepted: tuple[str, ...]
-    family: str
-    kind: Kind
-    known: bool
-    wording: WordingKind
-    split: Split
-
-    def is_answered_by(self, answer: str) -> bool:
-        """Whether an accepted answer stands in it, as whole words.
-
-        Case counts for one or two letters with a capital, such as the symbols of elements.
-        """
-        return any(_contains(answer, accepted) for accepted in self.accepted)
-
-
-def write_questions(questions: Iterable[Question], path: Path) -> None:
-    """Write them as JSON, one a line."""
-    text = "".join(json.dumps(asdict(q), ensure_ascii=False) + "\n" for q in questions)
-    path.write_text(text, encoding="utf-8")
-
-
-def read_questions(path: Path) -> list[Question]:
-    """Read what `write_questions` wrote."""
-    documents = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return [Question(**{**d, "accepted": tuple(d["accepted"])}) for d in documents]
-
-
 def build_questions(knowledge: Knowledge) -> Iterator[Question]:
     """Questions of all kinds about what is taught, and about what is not.
 
-    Of each relation up to 30 taught facts and as many that the model has never met, each in a trained
-    and in a new wording; sums; all small talk in new wordings, and each intent in a trained one; all prompts
-    that are out of scope.
+    Of each relation up to 30 taught facts and as many that the model was neither told nor asked,
+    each in a trained and in a new wording; sums; all small talk in new wordings, and each intent
+    in a trained one; all prompts that are out of scope.
     """
     for known, by_relation in ((True, knowledge.taught), (False, knowledge.unseen)):
         for facts in by_relation.values():
@@ -90,7 +49,13 @@ def out_of_scope() -> Iterator[Question]:
         for index, prompt in enumerate(lines(prompts)):
             split: Split = "test" if index % 2 else "calibration"
             yield Question(
-                prompt, (), topic, "out_of_scope", known=False, wording="new", split=split
+                text=prompt,
+                accepted=(),
+                family=topic,
+                kind="out_of_scope",
+                known=False,
+                wording="new",
+                split=split,
             )
 
 
@@ -100,13 +65,13 @@ def _about(fact: Fact, knowledge: Knowledge, *, known: bool) -> Iterator[Questio
         random = stream(knowledge.seed, f"question {kind} {relation.name} {fact.subject}")
         asked = relation.ask(fact, random.choice(relation.wordings.of(kind)))
         yield Question(
-            surface(asked, random, courtesy=0),
-            fact.accepted,
-            relation.name,
-            "fact",
-            known,
-            kind,
-            _split(knowledge.seed, f"{fact.pool} {fact.key}"),
+            text=surface(asked, random, courtesy=0),
+            accepted=fact.accepted,
+            family=relation.name,
+            kind="fact",
+            known=known,
+            wording=kind,
+            split=_split(knowledge.seed, f"{fact.pool} {fact.key}"),
         )
 
 
@@ -123,14 +88,17 @@ def _about_sums(knowledge: Knowledge) -> Iterator[Question]:
                 if one.is_withheld(knowledge.seed) != known and one.is_small == small
             )
             for one in islice(wanted, SUMS // 4):
-                value = one.value
-                split = _split(knowledge.seed, one.expression)
-                family = "sum" if small else "large_sum"
                 for kind in WORDING_KINDS:
                     text = random.choice(wordings.of(kind)).format(x=one.asked(random))
-                    asked = surface(text, random, courtesy=0)
-                    accepted = (value, f"{int(value):,}")
-                    yield Question(asked, accepted, family, "sum", known, kind, split)
+                    yield Question(
+                        text=surface(text, random, courtesy=0),
+                        accepted=(one.value, f"{int(one.value):,}"),
+                        family="sum" if small else "large_sum",
+                        kind="sum",
+                        known=known,
+                        wording=kind,
+                        split=_split(knowledge.seed, one.expression),
+                    )
 
 
 def _of_intent(intent: Intent, kind: Kind, family: str, seed: int) -> Iterator[Question]:
@@ -139,9 +107,15 @@ def _of_intent(intent: Intent, kind: Kind, family: str, seed: int) -> Iterator[Q
     asked: list[tuple[WordingKind, str]] = [("trained", trained)]
     asked += [("new", wording) for wording in intent.wordings.new]
     for wording_kind, wording in asked:
-        text = surface(wording, random, courtesy=0)
-        split = _split(seed, f"{intent.name} {wording}")
-        yield Question(text, intent.accepted, family, kind, True, wording_kind, split)
+        yield Question(
+            text=surface(wording, random, courtesy=0),
+            accepted=intent.accepted,
+            family=family,
+            kind=kind,
+            known=True,
+            wording=wording_kind,
+            split=_split(seed, f"{intent.name} {wording}"),
+        )
 
 
 def _some(facts: list[Fact], seed: int) -> list[Fact]:
@@ -151,15 +125,3 @@ def _some(facts: list[Fact], seed: int) -> list[Fact]:
 
 def _split(seed: int, name: str) -> Split:
     return "test" if rank(seed, f"split {name}") % 2 else "calibration"
-
-
-def _contains(answer: str, accepted: str) -> bool:
-    answer, accepted = _bare(answer), _bare(accepted)
-    if len(accepted) > 2 or accepted.islower():  # noqa: PLR2004
-        answer, accepted = answer.lower(), accepted.lower()
-    return re.search(rf"(?<!\w){re.escape(accepted)}(?!\w)", answer) is not None
-
-
-def _bare(text: str) -> str:
-    """Without the marks that sentences and clauses end with."""
-    return " ".join(re.sub(r"(?<=\d),(?=\d)|[.,;:!?\"]+(?=\s|$)", "", text).split())

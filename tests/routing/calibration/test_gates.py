@@ -1,5 +1,7 @@
 """A calibrated gate does what was asked for, and refuses to run where it would decide nothing."""
 
+from dataclasses import replace
+
 import pytest
 from worlds import outcome, router, world
 
@@ -40,6 +42,13 @@ def test_at_the_prefill_at_most_the_stated_share_of_right_answers_is_lost(fitted
     lost = sum(not gate.admits(o.signals) for o in right) / len(right)
     assert 0 < lost <= LOST_AT_PREFILL
     assert expected(gate, fitted.outcomes).at_prefill > lost
+
+
+def test_what_the_model_declines_is_escalated_however_sure_it_is(fitted):
+    gate = calibrated_gate(fitted)
+    sure = outcome(0.0, right=False)
+    assert expected(gate, [sure]).escalated == 0
+    assert expected(gate, [replace(sure, declined=True)]).escalated == 1
 
 
 def test_where_the_prompt_tells_nothing_every_prompt_is_admitted(fitted):

@@ -1,5 +1,7 @@
 """Outcomes travel as JSON lines."""
 
+from dataclasses import replace
+
 import pytest
 from worlds import outcome
 
@@ -9,6 +11,7 @@ from tinybrain.routing.calibration.outcomes import read_outcomes, write_outcomes
 
 def test_what_was_written_is_read(tmp_path):
     outcomes = [outcome(0.5, right=True, entropy=0.2), outcome(2.0, right=False, family="talk")]
+    outcomes += [replace(outcomes[1], declined=True)]
     write_outcomes(tmp_path / "o.jsonl", outcomes)
     assert read_outcomes(tmp_path / "o.jsonl") == outcomes
 
@@ -20,6 +23,7 @@ def test_what_was_written_is_read(tmp_path):
         "[]",
         "{}",
         '{"family": "a", "right": 1, "signals": {}}',
+        '{"family": "a", "right": true, "declined": "no", "signals": {}}',
         '{"family": "a", "right": true, "signals": {"min_logprob": "low"}}',
         '{"family": "a", "right": true, "signals": {"mood": 1}}',
         '{"family": "a", "right": true, "signals": {"min_logprob": NaN}}',

@@ -39,14 +39,14 @@ def test_it_judges_its_checkpoint_and_no_other(made):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("version", 2),
+        ("version", 1),
         ("checkpoint", ""),
         ("hold_back_tokens", 0),
         ("opening", {"intercept": 0.0, "weights": {"min_logprob": -1.0}}),
         ("opening", {"intercept": 1e9, "weights": {"min_logprob": 1.0}}),
         ("target", {}),
         ("rows", []),
-        ("rows", [["a", "", True, [1.0]]]),
+        ("rows", [["a", "", "right", [1.0]]]),
         ("signals", ["mood"] * 9),
         ("surprise", 1),
     ],

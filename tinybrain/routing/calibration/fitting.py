@@ -34,9 +34,12 @@ def fit_router(
     made: date,
     hold_back_tokens: int,
     target: Target,
+    declines: str | None = None,
     seed: int = 0,
 ) -> Router:
     """Fit on one half of the outcomes; calibrate on the other, which the router keeps.
+
+    What the small model declines never reaches the opening's scorer, and teaches it nothing.
 
     Each question should be among the outcomes once: the bounds count them as independent. The
     signals must be of the first `hold_back_tokens` tokens of greedy answers.
@@ -46,17 +49,23 @@ def fit_router(
     """
     _require_enough(outcomes)
     fitted_on, kept = halves(outcomes, seed=seed)
-    opening = fit_opening(fitted_on)
+    opening = fit_opening(answered(fitted_on))
     prefill = fit_scorer(fitted_on, [name for name in told(outcomes) if name in PREFILL])
     return Router.of(
         kept,
         checkpoint=checkpoint,
         made=made,
         hold_back_tokens=hold_back_tokens,
+        declines=declines,
         target=target,
-        opening=platt(opening, kept),
+        opening=platt(opening, answered(kept)),
         prefill=platt(prefill, kept) if prefill else None,
     )
+
+
+def answered(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Those that the small model did not decline."""
+    return [o for o in outcomes if not o.declined]
 
 
 def fit_opening(outcomes: Sequence[Outcome]) -> Scorer:

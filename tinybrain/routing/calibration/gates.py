@@ -36,6 +36,7 @@ def calibrated_gate(router: Router, target: Target | None = None) -> Gate:
         opening=opening_limit(router.opening, prefill, target or router.target, outcomes),
         prefill=prefill,
         hold_back_tokens=router.hold_back_tokens,
+        declines=router.declines,
     )
     self_test(gate, outcomes)
     return gate
@@ -53,13 +54,15 @@ def prefill_limit(scorer: Scorer | None, outcomes: Sequence[Outcome]) -> Limit |
 def opening_limit(
     scorer: Scorer, prefill: Limit | None, target: Target, outcomes: Sequence[Outcome]
 ) -> Limit:
-    """Up to where an opening is released, counting what was not admitted as escalated.
+    """Up to where an opening is released; what was declined or not admitted is escalated anyway.
 
     Raises:
         ConfigError: The target cannot be reached.
     """
     p_wrong = [
-        scorer.p_wrong(o.signals) if prefill is None or prefill.passes(o.signals) else math.inf
+        scorer.p_wrong(o.signals)
+        if not o.declined and (prefill is None or prefill.passes(o.signals))
+        else math.inf
         for o in outcomes
     ]
     threshold = target.threshold(p_wrong, [not o.right for o in outcomes])
@@ -69,7 +72,7 @@ def opening_limit(
 def expected(gate: Gate, outcomes: Sequence[Outcome]) -> Expectation:
     """What the gate does with these outcomes."""
     admitted = [o for o in outcomes if gate.admits(o.signals)]
-    kept = [o for o in admitted if gate.releases(o.signals)]
+    kept = [o for o in admitted if not o.declined and gate.releases(o.signals)]
     n = len(outcomes)
     return Expectation(
         n=n,

@@ -15,13 +15,14 @@ class Outcome:
     """One question that the small model answered greedily.
 
     `family` is what it is about (capitals, small talk); `kind` what is known of it (withheld, out
-    of scope), for reports alone.
+    of scope), for reports alone. `declined`: the model said itself that it does not know.
     """
 
     family: str
     kind: str
     right: bool
     signals: Signals
+    declined: bool = False
 
     def recorded(self) -> dict[str, Any]:
         """As JSON."""
@@ -29,6 +30,7 @@ class Outcome:
             "family": self.family,
             "kind": self.kind,
             "right": self.right,
+            "declined": self.declined,
             "signals": self.signals.recorded(),
         }
 
@@ -63,11 +65,13 @@ def read_outcomes(path: Path) -> list[Outcome]:
 
 
 def _outcome(found: dict[str, Any]) -> Outcome:
-    if not isinstance(found["right"], bool):
-        raise TypeError("right is neither true nor false")
+    declined = found.get("declined", False)
+    if not isinstance(found["right"], bool) or not isinstance(declined, bool):
+        raise TypeError("right or declined is neither true nor false")
     return Outcome(
         family=str(found["family"]),
         kind=str(found.get("kind", "")),
         right=found["right"],
         signals=Signals.read(found["signals"]),
+        declined=declined,
     )

@@ -19,8 +19,8 @@ MAX_BYTES = 4_000_000
 MAX_OUTCOMES = 10_000
 DIGITS = 3  # significant ones of a signal
 
-Row = tuple[str, str, bool, list[float | None]]
-"""Family, kind, whether the answer was right, and the signals in the order of their names."""
+Row = tuple[str, str, Literal["right", "wrong", "declined"], list[float | None]]
+"""Family, kind, what the answer was, and the signals in the order of their names."""
 
 
 class Router(BaseModel):
@@ -31,10 +31,11 @@ class Router(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     checkpoint: str = Field(pattern=r"^[\w.:/@-]{1,200}$")
     made: date
     hold_back_tokens: int = Field(ge=1, le=64)
+    declines: str | None = Field(default=None, min_length=1, max_length=200)
     target: Target
     opening: Scorer
     prefill: Scorer | None
@@ -56,10 +57,11 @@ class Router(BaseModel):
             Outcome(
                 family=family,
                 kind=kind,
-                right=right,
+                right=answer == "right",
+                declined=answer == "declined",
                 signals=Signals.read(dict(zip(self.signals, values, strict=True))),
             )
-            for family, kind, right, values in self.rows
+            for family, kind, answer, values in self.rows
         ]
 
     @classmethod
@@ -73,18 +75,20 @@ class Router(BaseModel):
         target: Target,
         opening: Scorer,
         prefill: Scorer | None,
+        declines: str | None = None,
     ) -> Self:
         """A router with these outcomes in it, rounded."""
         return cls(
             checkpoint=checkpoint,
             made=made,
             hold_back_tokens=hold_back_tokens,
+            declines=declines,
             target=target,
             opening=opening,
             prefill=prefill,
             signals=list(outcomes[0].signals.recorded()),
             rows=[
-                (o.family, o.kind, o.right, [_rounded(v) for v in o.signals.recorded().values()])
+                (o.family, o.kind, _told(o), [_rounded(v) for v in o.signals.recorded().values()])
                 for o in outcomes
             ],
         )
@@ -129,6 +133,12 @@ class Router(BaseModel):
                 "P(wrong) would mean nothing. Calibrate this checkpoint, name its router with "
                 "TINYBRAIN_ROUTER, or remove the router to go by the least certain token alone."
             )
+
+
+def _told(outcome: Outcome) -> Literal["right", "wrong", "declined"]:
+    if outcome.declined:
+        return "declined"
+    return "right" if outcome.right else "wrong"
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,0 +1,54 @@
+"""Drafts are the shipped model's own greedy answers, with the signals that the gate will have."""
+
+import pytest
+
+from tinybrain.config import load_settings
+from tinybrain.engine.loading import load_tinychat
+from tinybrain.errors import LocalModelError
+from tinybrain.routing.calibration.collecting import Draft, draft_all
+from tinybrain.routing.calibration.questions import Question
+from tinybrain.routing.signals import Signals
+
+JAPAN = Question(text="What is the capital of Japan?", accepted=("Tokyo",), family="capital")
+WHO = Question(text="Who are you?", accepted=("Tokyo",))
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    model = load_tinychat(load_settings(device="cpu"), slots=2)
+    yield model
+    model.close()
+
+
+async def test_questions_are_answered_greedily_in_their_order(shipped):
+    done = []
+    drafts = await draft_all(
+        shipped, [JAPAN, WHO], hold_back_tokens=3, at_once=2, done=lambda: done.append(1)
+    )
+    assert [one.question for one in drafts] == [JAPAN, WHO]
+    assert [one.is_right for one in drafts] == [True, False]
+    assert [one.signals.tokens for one in drafts] == [3, 3]
+    assert len(done) == 2
+
+
+async def test_an_answer_that_breaks_off_is_told():
+    class Broken:
+        name = "broken"
+
+        async def generate(self, messages, sampling):
+            return
+            yield
+
+    with pytest.raises(LocalModelError, match="broke off"):
+        await draft_all(Broken(), [JAPAN], hold_back_tokens=3, at_once=1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "declined"),
+    [("Tokyo.", True, False), ("I do not know. Tokyo?", False, True)],
+)
+def test_what_was_declined_is_not_right(answer, right, declined):
+    draft = Draft(JAPAN, answer, Signals.of([]))
+    outcome = draft.outcome(right=draft.is_right, declines="I do not know")
+    assert (outcome.family, outcome.right, outcome.declined) == ("capital", right, declined)
+    assert not draft.outcome(right=True, declines=None).declined
