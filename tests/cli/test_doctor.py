@@ -97,7 +97,7 @@ def small_model():
     ("choices", "ok", "told"),
     [
         ((-0.5, -2.0), True, "with log-probabilities"),
-        ((-0.5,), None, "no second choices"),
+        ((-0.5,), None, "margins"),
         ((0.0, -9999.0), False, "before it"),
     ],
 )

@@ -150,7 +150,10 @@ async def _small_model(settings: Settings) -> Finding:
         )
     if any(token.margin is None for token in tokens):
         return Finding(
-            "Small model", None, f"{told} with log-probabilities, but tells no second choices"
+            "Small model",
+            None,
+            f"{told} with log-probabilities, but without two top_logprobs: margins are unknown. "
+            "Let its server tell them.",
         )
     return Finding("Small model", True, f"{told} with log-probabilities")
 
