@@ -9,6 +9,7 @@ from tinybrain.routing.calibration.gates import calibrated_gate
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import UNCALIBRATED_HOLD_BACK, Gate
+from tinybrain.routing.rules import Rules
 
 ROUTER_FILE = "router.json"
 logger = logging.getLogger(__name__)
@@ -67,6 +68,15 @@ def target_of(settings: Settings) -> Target | None:
     if settings.max_local_error is not None:
         return Target(max_local_error=settings.max_local_error)
     return None
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The rules that are switched on."""
+    return Rules(
+        keyword=settings.keyword_rule,
+        complexity=settings.complexity_rule,
+        self_referential=settings.self_referential_rule,
+    )
 
 
 def checkpoint_of(settings: Settings) -> CheckpointFiles:
