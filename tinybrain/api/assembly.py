@@ -3,6 +3,7 @@
 from tinybrain.api.bar_tabs import BarTabs
 from tinybrain.api.discovery import CHAT_PATH, NATIVE_PATH, ORIGINAL_PATH
 from tinybrain.api.gateway import GasLow, Gateway, Settle
+from tinybrain.api.model_cards import ModelCard
 from tinybrain.api.openai import model_modes
 from tinybrain.api.tab_office import TabOffice
 from tinybrain.chat import LocalModel, Upstream
@@ -91,4 +92,5 @@ def build_gateway(
         settle_payment=settle_payment,
         gas_low=gas_low,
         metrics=metrics,
+        model_card=ModelCard.read(settings),
     )

@@ -75,6 +75,7 @@ def run_calibration(settings: Settings, wishes: Wishes) -> None:
     drafts = ask(settings, questions, at_once=wishes.at_once)
     judging = judge(settings, wishes, drafts)
     calibration, test = label_all(wishes, drafts, judging.verdicts)
+    typer.echo("Fitting and measuring.")
     router = calibrate(
         calibration,
         test,
@@ -139,7 +140,7 @@ def ask(settings: Settings, questions: Sequence[Question], *, at_once: int) -> l
         file = DraftFile(
             _home(settings),
             checkpoint=model.checkpoint_hash,
-            precision=model.precision,
+            precision=settings.precision,
             hold_back_tokens=_hold_back(settings),
         )
         drafts = file.read(questions)

@@ -67,11 +67,13 @@ def _risk_coverage(axes: "Axes", report: Report) -> None:
 
 
 def _auroc(axes: "Axes", report: Report) -> None:
-    rankings = {"P(wrong)": report.p_wrong, **report.baselines}
-    found = {name: r.pooled for name, r in rankings.items()}
-    found["P(wrong), family left out"] = report.families_left_out
-    for name, estimate in reversed([*found.items()]):
+    found = {
+        "P(wrong)": report.p_wrong.pooled,
+        "P(wrong), family left out": report.families_left_out,
+        **{name: ranking.pooled for name, ranking in report.baselines.items()},
+    }
+    for name, estimate in reversed(found.items()):
         if estimate is not None:
             value, low, high = estimate
-            axes.barh(name, value, xerr=[[max(0, value - low)], [max(0, high - value)]])
+            axes.barh(name, value, xerr=[[max(0, value - low)], [max(0, high - value)]], color="C0")
     axes.set(title="AUROC of “the answer is wrong”", xlim=(0.4, 1))
