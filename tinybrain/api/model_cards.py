@@ -1,4 +1,4 @@
-"""What is told of the small model: its checkpoint, its model card, what its calibration is worth."""
+"""What is told of the small model: its checkpoint, its card, what its calibration is worth."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
