@@ -52,10 +52,10 @@ class CheckpointFiles:
         if self.weights.suffix != ".safetensors":
             return None
         with self.weights.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return sum(
-            math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
-        )
+            length = int.from_bytes(file.read(8), "little")
+            header: dict[str, dict[str, list[int]]] = json.loads(file.read(length))
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        return sum(math.prod(tensor["shape"]) for tensor in tensors)
 
 
 def find_checkpoint(

@@ -48,8 +48,8 @@ def open_gate(settings: Settings) -> Gate:
             raise ConfigError(
                 "TINYBRAIN_TARGET_ESCALATION_RATE or TINYBRAIN_MAX_LOCAL_ERROR is set, but there "
                 f"is no calibration to follow it with: no {ROUTER_FILE} lies beside the "
-                "checkpoint. Calibrate it, name its router with TINYBRAIN_ROUTER, or unset the "
-                "target."
+                "checkpoint. Calibrate it with tinybrain calibrate, name its router with "
+                "TINYBRAIN_ROUTER, or unset the target."
             )
         return Gate(hold_back_tokens=settings.hold_back_tokens or UNCALIBRATED_HOLD_BACK)
     if settings.hold_back_tokens not in (None, router.hold_back_tokens):
