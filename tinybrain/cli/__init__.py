@@ -163,7 +163,8 @@ def calibrate(
     home: ServiceHome = None,
 ) -> None:
     """Ask the small model questions, and write when to doubt it: its router, and a report."""
-    from tinybrain.cli.calibrate import Wishes, choose_target, run_calibration
+    from tinybrain.cli.calibrate import choose_target, run_calibration
+    from tinybrain.cli.outcomes import Wishes
     from tinybrain.cli.service import service_settings
 
     money = _amount(budget, "--budget")

@@ -95,6 +95,12 @@ def test_a_test_that_is_all_right_ranks_nothing():
     assert (report.p_wrong.pooled, report.families_left_out) == (None, None)
 
 
+def test_a_test_that_is_all_declined_measures_nothing():
+    declined = [replace(one, declined=True, right=False) for one in TEST]
+    with pytest.raises(ConfigError, match="declined all 400"):
+        calibrate(CALIBRATION, declined, fit=half, prices=PRICES, seed=0)
+
+
 def test_a_target_that_cannot_be_reached_is_refused():
     def fit(outcomes):
         return router(outcomes, Target(max_local_error=0.001))

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.bounds import clopper_pearson, least_escalation
@@ -73,41 +73,53 @@ def calibrate(
     """A router fitted to `calibration`, with its report: measured on `test`, if there is any.
 
     Raises:
-        ConfigError: There are too few outcomes, or the router's target cannot be reached.
+        ConfigError: There are too few outcomes, the router's target cannot be reached, or the
+            small model declined all there is to measure with.
     """
     router = fit(calibration)
     gate = calibrated_gate(router)
     rows = judged(gate, test) if test else cross_fitted(gate, calibration, fit=fit, seed=seed)
-    measured = [row.outcome for row in rows]
-    left_out = scored_without_family(router, calibration, measured)
-    answered = [row for row in rows if not row.outcome.declined]
-    p_wrong, wrong = [row.p_wrong for row in answered], [not r.outcome.right for r in answered]
-    figures = gate_figures(rows)
+    left_out = scored_without_family(router, calibration, [row.outcome for row in rows])
     report = Report(
         checkpoint=router.checkpoint,
         made=router.made,
         measured_on="test" if test else "cross-fitting",
         calibrated_on=len(calibration),
-        n=len(rows),
-        families=len({outcome.family for outcome in measured}),
-        wrong=_share(sum(not o.right for o in measured), len(measured)),
         target=router.target,
         threshold=_rounded(gate.opening.max_p_wrong),
-        gate=figures,
-        p_wrong=ranking([row.p_wrong for row in rows], measured, seed=seed),
-        families_left_out=_estimate(_auroc, _scored(left_out, measured), seed=seed),
-        ece=_rounded(ece(p_wrong, wrong)),
-        baselines=baselines(measured, seed=seed),
-        reliability=[
-            (_rounded(b.predicted), _rounded(b.observed), b.n) for b in reliability(p_wrong, wrong)
-        ],
-        risk_coverage=curve(rows),
         feasibility=feasibility(router),
         price=prices.answer,
         upstream_cost=prices.upstream,
-        costs=costs(rows, figures, prices),
+        costs=costs(rows, prices),
+        **measured(rows, left_out, seed=seed),
     )
     return router.model_copy(update={"report": report})
+
+
+def measured(rows: Sequence[Judged], left_out: Sequence[float], *, seed: int) -> dict[str, Any]:
+    """The report's fields that these rows tell; `left_out` scores each without its own family."""
+    outcomes = [row.outcome for row in rows]
+    answered = [row for row in rows if not row.outcome.declined]
+    if not answered:
+        raise ConfigError(
+            f"The small model declined all {len(rows)} questions to measure with. Mark others "
+            'with "split": "test", or none.'
+        )
+    p_wrong, wrong = [row.p_wrong for row in answered], [not r.outcome.right for r in answered]
+    return {
+        "n": len(rows),
+        "families": len({outcome.family for outcome in outcomes}),
+        "wrong": _share(sum(not o.right for o in outcomes), len(rows)),
+        "gate": gate_figures(rows),
+        "p_wrong": ranking([row.p_wrong for row in rows], outcomes, seed=seed),
+        "families_left_out": _estimate(_auroc, _scored(left_out, outcomes), seed=seed),
+        "baselines": baselines(outcomes, seed=seed),
+        "ece": _rounded(ece(p_wrong, wrong)),
+        "reliability": [
+            (_rounded(b.predicted), _rounded(b.observed), b.n) for b in reliability(p_wrong, wrong)
+        ],
+        "risk_coverage": curve(rows),
+    }
 
 
 def gate_figures(rows: Sequence[Judged]) -> GateFigures:
@@ -175,16 +187,16 @@ def feasibility(router: Router) -> list[Feasibility]:
     ]
 
 
-def costs(rows: Sequence[Judged], gate: GateFigures, prices: Prices) -> list[Costs]:
+def costs(rows: Sequence[Judged], prices: Prices) -> list[Costs]:
     """What this gate earns, and what two that decide nothing would."""
-    wrong = sum(not row.outcome.right for row in rows)
-    wrong_kept = sum(row.kept and not row.outcome.right for row in rows)
-    policies: list[tuple[Policy, float, int]] = [
-        ("this gate", gate.escalated, wrong_kept),
-        ("always escalate", 1.0, 0),
-        ("never escalate", 0.0, wrong),
+    n, kept = len(rows), [row for row in rows if row.kept]
+    wrong_kept, wrong = (sum(not row.outcome.right for row in some) for some in (kept, rows))
+    policies: list[tuple[Policy, int, int]] = [
+        ("this gate", n - len(kept), wrong_kept),
+        ("always escalate", n, 0),
+        ("never escalate", 0, wrong),
     ]
-    return [_costs(policy, share, n / len(rows), prices) for policy, share, n in policies]
+    return [_costs(policy, bought / n, bad / n, prices) for policy, bought, bad in policies]
 
 
 def _costs(policy: Policy, escalated: float, wrong: float, prices: Prices) -> Costs:
