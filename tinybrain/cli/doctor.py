@@ -175,8 +175,9 @@ async def _router(settings: Settings) -> Finding:
             "Router",
             None,
             "this small model has no calibration: an answer is kept if its least certain token had "
-            f"a probability of {1 - gate.opening.max_p_wrong:.2f}. Calibrate it, and set "
-            "TINYBRAIN_MAX_LOCAL_ERROR or TINYBRAIN_TARGET_ESCALATION_RATE.",
+            f"a probability of {1 - gate.opening.max_p_wrong:.2f}. "
+            "Calibrate it with tinybrain calibrate, and set TINYBRAIN_MAX_LOCAL_ERROR or "
+            "TINYBRAIN_TARGET_ESCALATION_RATE.",
         )
     router.require(identity_of(settings))
     n, escalated, at_prefill, local_error = expected(gate, router.outcomes)

@@ -9,6 +9,7 @@ from tinybrain.routing.calibration.gates import calibrated_gate
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import UNCALIBRATED_HOLD_BACK, Gate
+from tinybrain.routing.rules import Rules
 from tinybrain.upstreams.factory import small_model_identity
 
 ROUTER_FILE = "router.json"
@@ -55,8 +56,8 @@ def open_gate(settings: Settings) -> Gate:
             raise ConfigError(
                 "TINYBRAIN_TARGET_ESCALATION_RATE or TINYBRAIN_MAX_LOCAL_ERROR is set, but there "
                 f"is no calibration to follow it with: no {ROUTER_FILE} lies beside the "
-                "checkpoint, or the small model is behind an API. Calibrate it, name its router "
-                "with TINYBRAIN_ROUTER, or unset the target."
+                "checkpoint, or the small model is behind an API. Calibrate it with tinybrain "
+                "calibrate, name its router with TINYBRAIN_ROUTER, or unset the target."
             )
         return Gate(hold_back_tokens=settings.hold_back_tokens or UNCALIBRATED_HOLD_BACK)
     if settings.hold_back_tokens not in (None, router.hold_back_tokens):
@@ -86,6 +87,15 @@ def identity_of(settings: Settings) -> str:
     if settings.small_model_url is not None:
         return small_model_identity(settings)
     return checkpoint_of(settings).digest()
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The rules that are switched on."""
+    return Rules(
+        keyword=settings.keyword_rule,
+        complexity=settings.complexity_rule,
+        self_referential=settings.self_referential_rule,
+    )
 
 
 def checkpoint_of(settings: Settings) -> CheckpointFiles:
