@@ -1,0 +1,97 @@
+"""What the figures say: which aims are reached, and where a simple signal wins.
+
+Sentences are computed from the figures, so that none can be kinder than they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from doubts import LENGTH, RANDOM, RULES
+from keeping import P_WRONG, Split
+from latency import Row
+from ranking import Interval, Ranking
+
+from tinybrain.routing.calibration.bounds import least_escalation
+
+NO_SIGNAL = (LENGTH, RANDOM, RULES)
+
+
+class Aim(NamedTuple):
+    """A figure that should be at least or at most so much."""
+
+    figure: str
+    limit: float
+    at_least: bool
+    measured: Interval
+
+    @property
+    def reached(self) -> str:
+        """Whether it is, and whether all of the interval says so."""
+        value, low, high = self.measured
+        ends = [end >= self.limit if self.at_least else end <= self.limit for end in (low, high)]
+        is_met = value >= self.limit if self.at_least else value <= self.limit
+        return ("yes" if is_met else "no") + (
+            "" if all(end == is_met for end in ends) else ", not shown"
+        )
+
+    def row(self) -> Row:
+        sign = ">=" if self.at_least else "<="
+        return {
+            "figure": self.figure,
+            "aim": f"{sign} {self.limit:g}",
+            "measured": str(self.measured),
+            "reached": self.reached,
+        }
+
+
+def best_simple(ranking: Ranking, names: Sequence[str]) -> str:
+    """The signal that ranks best by itself, on these very cases."""
+    signals = [name for name in names if name not in (*NO_SIGNAL, P_WRONG)]
+    return max(signals, key=lambda name: ranking.of_seeds(name)[0])
+
+
+def on_ranking(ranking: Ranking, simple: str, *, fitted: str = P_WRONG) -> str:
+    lead = ranking.lead(fitted, simple)
+    if lead.low > 0:
+        return f"{fitted} ranks better than {simple}, the best single signal: AUROC +{lead}."
+    if lead.high < 0:
+        return f"A simple signal wins: {simple} ranks better than {fitted}: AUROC {lead}."
+    return f"{fitted} is not shown to rank better or worse than {simple} alone: AUROC {lead}."
+
+
+def on_keeping(kept: Mapping[tuple[float, str], Sequence[Split]]) -> list[str]:
+    """For each target, P(wrong)'s gate beside every gate of one signal."""
+    return [
+        _pair(limit, name, kept[limit, P_WRONG], splits)
+        for (limit, name), splits in kept.items()
+        if name != P_WRONG
+    ]
+
+
+def _pair(limit: float, name: str, ours: Sequence[Split], theirs: Sequence[Split]) -> str:
+    pairs = list(zip(ours, theirs, strict=True))
+    lead = sum(our.all.share - their.all.share for our, their in pairs) / len(pairs)
+    more = sum(our.all.share > their.all.share for our, their in pairs)
+    fewer = sum(our.all.share < their.all.share for our, their in pairs)
+    counted = f"more in {more} and less in {fewer} of {len(pairs)} splits"
+    said = f"At a local error of {limit:.0%} {P_WRONG} keeps {lead:+.1%} beside {name}: {counted}."
+    return f"A simple signal wins. {said}" if fewer > more else said
+
+
+def on_feasibility(error: float, limit: float, splits: Sequence[Split]) -> str:
+    """What any gate must escalate, and what this one does."""
+    least = least_escalation(error, limit)
+    impossible = sum(not split.was_possible for split in splits)
+    escalated = 1 - sum(split.all.share for split in splits) / len(splits)
+    said = (
+        f"{error:.1%} of the answers are wrong, so for a local error of {limit:.0%} any gate must "
+        f"escalate at least {least:.1%}; this one escalates {escalated:.1%}."
+    )
+    if impossible:
+        said += (
+            f" In {impossible} of {len(splits)} splits no threshold is shown to reach the target: "
+            "the service would refuse to start, and nothing may be kept."
+        )
+    if escalated > 0.95:
+        said += " Nearly all questions must be escalated: this small model is not worth asking."
+    return said
