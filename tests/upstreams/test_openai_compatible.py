@@ -7,12 +7,13 @@ from contextlib import aclosing
 
 import httpx
 import pytest
+from providers import answering, streaming
 from pydantic import SecretStr
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from tinybrain.chat import Finished, Message, Sampling, Text, Thought
 from tinybrain.errors import BudgetExceeded, UpstreamError
-from tinybrain.upstreams import openai_compatible
+from tinybrain.upstreams import openai_compatible, wire
 from tinybrain.upstreams.openai_compatible import OpenAICompatible
 
 QUESTION = [Message("user", "Hi")]
@@ -24,35 +25,6 @@ def event(finish_reason=None, **delta):
 
 
 HELLO = [event(content="Hel"), event(content="lo"), event("stop"), b"data: [DONE]\n\n"]
-
-
-def streaming(chunks, media_type="text/event-stream"):
-    async def reply(request):
-        async def body():
-            for chunk in chunks:
-                if isinstance(chunk, Exception):
-                    raise chunk
-                if isinstance(chunk, float):
-                    await asyncio.sleep(chunk)
-                else:
-                    yield chunk
-
-        return StreamingResponse(body(), media_type=media_type)
-
-    return reply
-
-
-def answering(response):
-    async def reply(request):
-        return response
-
-    return reply
-
-
-@pytest.fixture
-async def client():
-    async with httpx.AsyncClient() as client:
-        yield client
 
 
 @pytest.fixture
@@ -155,7 +127,7 @@ async def test_a_cut_after_the_end_of_the_answer_takes_nothing_from_it(ask):
 
 
 async def test_an_endless_answer_is_bounded(ask, monkeypatch):
-    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 10_000)
     with pytest.raises(UpstreamError, match="10000 bytes"):
         await ask(streaming(HELLO[:1] * 1000))
 

@@ -75,16 +75,18 @@ class CompletionReader:
             UpstreamError: The answer was cut off.
         """
         if not self.finished:
-            raise UpstreamError("The upstream's answer was truncated.", code="upstream_truncated")
+            raise UpstreamError("The answer was truncated.", code="upstream_truncated")
         yield from self._splitter.close()
 
-    def end(self, *, cost: Usdc, transaction: str | None) -> Finished:
-        """The last event; without a usage report, the pieces count as tokens."""
+    def end(self, *, cost: Usdc, transaction: str | None, tokens: int | None = None) -> Finished:
+        """The last event; without a usage report, `tokens` were counted, else the pieces are."""
         prompt, completion = self._usage.prompt_tokens, self._usage.completion_tokens
         return Finished(
             self._reason,
             prompt_tokens=prompt or 0,
-            completion_tokens=self._deltas if completion is None else completion,
+            completion_tokens=next(
+                count for count in (completion, tokens, self._deltas) if count is not None
+            ),
             cost=cost,
             transaction=transaction,
         )
@@ -100,7 +102,7 @@ class CompletionReader:
             yield from self._splitter.feed(piece.content)
         match choice.finish_reason:
             case "error":
-                raise UpstreamError("The upstream gave up in the middle of its answer.")
+                raise UpstreamError("The server gave up in the middle of its answer.")
             case str(reason) if reason:
                 self.finished = True
                 self._reason = "length" if reason == "length" else "stop"
@@ -110,9 +112,9 @@ def _parse(data: str) -> _Chunk:
     try:
         chunk = _Chunk.model_validate_json(data)
     except ValidationError:
-        raise UpstreamError("The upstream sent what is no chat completion.") from None
+        raise UpstreamError("The server sent what is no chat completion.") from None
     if chunk.error:
-        raise UpstreamError(f"The upstream reports an error: {excerpt(_message(chunk.error))}")
+        raise UpstreamError(f"The server reports an error: {excerpt(_message(chunk.error))}")
     return chunk
 
 

@@ -62,4 +62,4 @@ class SseDecoder:
 
     def _check_length(self, line: bytes | bytearray) -> None:
         if len(line) > self._max_line_bytes:
-            raise UpstreamError(f"The upstream sent a line of over {self._max_line_bytes} bytes.")
+            raise UpstreamError(f"The server sent a line of over {self._max_line_bytes} bytes.")
