@@ -11,9 +11,9 @@ from typing import Self
 
 from rich.progress import Progress
 
-from tinybrain.chat import LocalModel
+from tinybrain.chat import LocalModel, Sampling
 from tinybrain.errors import ConfigError
-from tinybrain.routing.calibration.collecting import Draft, draft_all
+from tinybrain.routing.calibration.collecting import GREEDY, Draft, draft_all
 from tinybrain.routing.calibration.outcomes import Outcome
 from tinybrain.routing.calibration.questions import Question
 from tinybrain.routing.signals import Signals
@@ -91,7 +91,14 @@ class Answers:
     def missing(self, questions: Sequence[Question]) -> list[Question]:
         return [question for question in questions if question.text not in self._known]
 
-    async def ask(self, model: LocalModel, questions: Sequence[Question], *, at_once: int) -> None:
+    async def ask(
+        self,
+        model: LocalModel,
+        questions: Sequence[Question],
+        *,
+        at_once: int,
+        sampling: Sampling = GREEDY,
+    ) -> None:
         """Ask those that are missing, and keep the answers."""
         missing = self.missing(questions)
         with Progress(disable=not missing) as progress:
@@ -102,6 +109,7 @@ class Answers:
                     missing[begin : begin + ASKED_BEFORE_KEPT],
                     hold_back_tokens=HOLD_BACK_TOKENS,
                     at_once=at_once,
+                    sampling=sampling,
                     done=lambda: progress.advance(task),
                 )
                 self._keep(drafts)

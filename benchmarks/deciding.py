@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from operator import add
 from statistics import median
 
@@ -34,7 +35,7 @@ async def deciding(
         if number < WARM_UP or len(tokens) < HOLD_BACK_TOKENS:
             continue
         held_back.append((times[-1] - times[0]) * MS)
-        steps += [(after - before) * MS for before, after in zip(times, times[1:], strict=False)]
+        steps += [(after - before) * MS for before, after in pairwise(times)]
         judged.append(_judging(gate, prefilled, tokens))
     step = median(steps)
     added = sorted(map(add, held_back, judged))

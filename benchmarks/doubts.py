@@ -17,7 +17,8 @@ RANDOM = "random"
 LENGTH = "answer length"
 PERPLEXITY = "prompt perplexity"
 
-RULED = {"local": 0.0, None: 0.5, "escalate": 1.0}
+ESCALATED = 1.0
+RULED = {"local": 0.0, None: 0.5, "escalate": ESCALATED}
 
 SIGNALS: Mapping[str, tuple[str, Doubt]] = {
     "lowest log-probability": ("min_logprob", lambda c: -c.signals.min_logprob),

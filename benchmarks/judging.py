@@ -6,14 +6,14 @@ Sentences are computed from the figures, so that none can be kinder than they ar
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from doubts import LENGTH, RANDOM, RULES
+from doubts import SIGNALS
 from keeping import P_WRONG, Split
 from latency import Row
 from ranking import Interval, Ranking
 
 from tinybrain.routing.calibration.bounds import least_escalation
 
-NO_SIGNAL = (LENGTH, RANDOM, RULES)
+NEARLY_ALL = 0.85
 
 
 class Aim(NamedTuple):
@@ -44,9 +44,9 @@ class Aim(NamedTuple):
         }
 
 
-def best_simple(ranking: Ranking, names: Sequence[str]) -> str:
+def best_simple(ranking: Ranking) -> str:
     """The signal that ranks best by itself, on these very cases."""
-    signals = [name for name in names if name not in (*NO_SIGNAL, P_WRONG)]
+    signals = [name for name in ranking.names if name in SIGNALS]
     return max(signals, key=lambda name: ranking.of_seeds(name)[0])
 
 
@@ -73,25 +73,34 @@ def _pair(limit: float, name: str, ours: Sequence[Split], theirs: Sequence[Split
     lead = sum(our.all.share - their.all.share for our, their in pairs) / len(pairs)
     more = sum(our.all.share > their.all.share for our, their in pairs)
     fewer = sum(our.all.share < their.all.share for our, their in pairs)
-    counted = f"more in {more} and less in {fewer} of {len(pairs)} splits"
-    said = f"At a local error of {limit:.0%} {P_WRONG} keeps {lead:+.1%} beside {name}: {counted}."
+    said = (
+        f"At a local error of {limit:.0%} {P_WRONG} keeps {lead:+.1%} beside {name}: "
+        f"more in {more} and less in {fewer} of {len(pairs)} splits."
+    )
     return f"A simple signal wins. {said}" if fewer > more else said
 
 
-def on_feasibility(error: float, limit: float, splits: Sequence[Split]) -> str:
-    """What any gate must escalate, and what this one does."""
+def on_feasibility(error: float, limit: float) -> str:
+    """What any gate must escalate."""
     least = least_escalation(error, limit)
-    impossible = sum(not split.was_possible for split in splits)
-    escalated = 1 - sum(split.all.share for split in splits) / len(splits)
     said = (
-        f"{error:.1%} of the answers are wrong, so for a local error of {limit:.0%} any gate must "
-        f"escalate at least {least:.1%}; this one escalates {escalated:.1%}."
+        f"{error:.1%} of the answers are wrong: for a local error of {limit:.0%} even an ideal "
+        f"gate must escalate {least:.1%}."
     )
+    if least > NEARLY_ALL:
+        said += " Nearly all must be escalated, whatever the signals."
+    return said
+
+
+def on_reaching(limit: float, splits: Sequence[Split]) -> str:
+    """What this gate escalates, and whether it could be shown to do what it should."""
+    escalated = 1 - sum(split.all.share for split in splits) / len(splits)
+    impossible = sum(not split.was_possible for split in splits)
+    said = f"For a local error of {limit:.0%} {P_WRONG} escalates {escalated:.1%}."
     if impossible:
         said += (
-            f" In {impossible} of {len(splits)} splits no threshold is shown to reach the target: "
-            "the service would refuse to start, and nothing may be kept."
+            f" In {impossible} of {len(splits)} splits no threshold is shown to reach it, so the "
+            "service would refuse to start, and nothing is kept: the signals are too weak, or the "
+            "calibration questions too few."
         )
-    if escalated > 0.95:
-        said += " Nearly all questions must be escalated: this small model is not worth asking."
     return said

@@ -5,9 +5,11 @@ Shares are means, with the range over the splits in brackets.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
 
 from cases import Case
-from doubts import PERPLEXITY, SIGNALS, heeding_declining, ruled
+from doubts import ESCALATED, PERPLEXITY, SIGNALS, heeding_declining, ruled
 from gating import (
     Kept,
     LeftOut,
@@ -20,15 +22,16 @@ from gating import (
 from latency import Row
 
 from tinybrain.routing.calibration.bounds import clopper_pearson, least_escalation
+from tinybrain.routing.calibration.gates import prefill_limit
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.calibration.splits import halves
 from tinybrain.routing.calibration.target import Target
-from tinybrain.routing.gate import Gate, Limit
+from tinybrain.routing.gate import Gate
 
 TARGETS = (0.05, 0.10)
 P_WRONG = "P(wrong)"
 RIVALS = ("mean entropy", "lowest log-probability", PERPLEXITY)
-CAUGHT = 0.9
+CAUGHT = 90  # percent
 
 Counted = Callable[[Case], bool]
 
@@ -39,9 +42,13 @@ class Split:
 
     all: Kept
     facts: Kept
-    talk_escalated: float
-    let_through: float
+    talk_escalated: float | None
+    let_through: float | None
     was_possible: bool
+
+    def meets(self, limit: float) -> bool:
+        """Whether answers were kept, and no more of them wrong than allowed."""
+        return self.was_possible and self.all.error <= limit
 
     @classmethod
     def of(cls, gate: Gate | None, test: Sequence[Case]) -> "Split":
@@ -77,26 +84,29 @@ def over_random_halves(
 
 
 def split_row(limit: float, name: str, splits: Sequence[Split]) -> Row:
-    reached = sum(split.all.error <= limit for split in splits)
-    return {
+    row: Row = {
         "target": f"{limit:.0%}",
         "opening judged by": name,
         "kept": ranged(split.all.share for split in splits),
         "error": ranged(split.all.error for split in splits),
-        "target met": f"{reached} of {len(splits)}",
-        "nothing kept": f"{sum(not split.was_possible for split in splits)} of {len(splits)}",
+        "target met": f"{sum(split.meets(limit) for split in splits)} of {len(splits)}",
+        "not reachable": sum(not split.was_possible for split in splits),
         "facts and sums kept": ranged(split.facts.share for split in splits),
         "their error": ranged(split.facts.error for split in splits),
-        "right talk escalated": ranged(split.talk_escalated for split in splits),
-        "out of scope let through": ranged(split.let_through for split in splits),
     }
+    for column, values in (
+        ("right talk escalated", [split.talk_escalated for split in splits]),
+        ("out of scope let through", [split.let_through for split in splits]),
+    ):
+        if None not in values:
+            row[column] = ranged(values)
+    return row
 
 
 def left_out_splits(fifths: Mapping[int, Sequence[LeftOut]], limit: float) -> list[Split]:
     """One split for each seed: every family is judged by a router that never saw it."""
-    splits = []
+    splits, target = [], Target(max_local_error=limit)
     for parts in fifths.values():
-        target = Target(max_local_error=limit)
         judged = [(gate_for(part.router, target), part.cases) for part in parts]
         each = [(Split.of(gate, cases), cases) for gate, cases in judged]
         splits.append(
@@ -128,28 +138,34 @@ def feasibility(cases: Sequence[Case]) -> list[Row]:
 
 
 def part_by_part(routers: Sequence[Router], test: Sequence[Case], limit: float) -> list[Row]:
-    """Of prompts out of scope, how many each part of the decision lets through, and all together."""
+    """Of prompts out of scope, how many each part of the decision lets through, and all."""
     prompts = [case for case in test if case.kind == "out_of_scope"]
     gates = [gate_for(router, Target(max_local_error=limit)) for router in routers]
-    parts: dict[str, Callable[[Gate | None, Case], bool]] = {
-        "keyword and complexity rules alone": lambda _, c: ruled(c) != 1.0,
-        "the model's own declining alone": lambda _, c: not c.declined,
-        "the gate on the prompt alone": lambda g, c: g is None or g.admits(c.signals),
-        f"the gate ({limit:.0%})": keeps,
-        "all together": is_shown,
+    on_prompts = [prefill_limit(router.prefill, router.outcomes) for router in routers]
+    parts: dict[str, Iterable[Counted]] = {
+        "keyword and complexity rules alone": [lambda case: ruled(case) != ESCALATED],
+        "the model's own declining alone": [lambda case: not case.declined],
+        "the gate on the prompt alone": [
+            partial(lambda one, case: one is None or one.passes(case.signals), limit)
+            for limit in on_prompts
+        ],
+        f"the gate ({limit:.0%})": [partial(keeps, gate) for gate in gates],
+        "all together": [partial(is_shown, gate) for gate in gates],
     }
-    return [_part_row(name, part, gates, prompts) for name, part in parts.items()]
+    return [
+        _part_row(name, [sum(map(let_through, prompts)) for let_through in each], len(prompts))
+        for name, each in parts.items()
+    ]
 
 
-def _part_row(name, part, gates: Sequence[Gate | None], prompts: Sequence[Case]) -> Row:
-    through = [sum(part(gate, case) for case in prompts) for gate in gates]
-    count = round(sum(through) / len(through))
-    low, high = clopper_pearson(count, len(prompts), confidence=0.95)
+def _part_row(name: str, through: Sequence[int], n: int) -> Row:
+    count = round(fmean(through))
+    low, high = clopper_pearson(count, n, confidence=0.95)
     return {
         "decided by": name,
-        "prompts": len(prompts),
-        "let through": ", ".join(map(str, through)),
-        "share": f"{count / len(prompts):.1%} ({low:.1%} to {high:.1%})",
+        "prompts": n,
+        "let through, by seed": ", ".join(map(str, through)),
+        "share": f"{count / n:.1%} ({low:.1%} to {high:.1%})",
     }
 
 
@@ -194,7 +210,7 @@ def _flags(
         for case, score in zip(calibrated_on, chosen, strict=True)
         if case.is_fact and not case.right
     )
-    threshold = wrong[int((1 - CAUGHT) * len(wrong))]
+    threshold = wrong[len(wrong) * (100 - CAUGHT) // 100]
     return [score >= threshold for score in measured]
 
 
@@ -207,21 +223,22 @@ def _flagged(
         for counted in [[f for f, case in zip(flags, cases, strict=True) if counts(case)]]
         if counted
     ]
-    return f"{sum(shares) / len(shares):.1%}" if shares else "-"
+    return f"{fmean(shares):.1%}" if shares else "-"
 
 
-def share(cases: Sequence[Case], counts: Counted) -> float:
-    return sum(map(counts, cases)) / len(cases) if cases else 0.0
+def share(cases: Sequence[Case], counts: Counted) -> float | None:
+    """None of no cases."""
+    return sum(map(counts, cases)) / len(cases) if cases else None
 
 
 def share_of_all(
     judged: Iterable[tuple[Gate | None, Sequence[Case]]],
     belongs: Counted,
     counts: Callable[[Gate | None, Case], bool],
-) -> float:
+) -> float | None:
     """The share of the cases that belong, each judged by its own gate."""
     found = [counts(gate, case) for gate, cases in judged for case in cases if belongs(case)]
-    return sum(found) / len(found) if found else 0.0
+    return sum(found) / len(found) if found else None
 
 
 def total(parts: Iterable[Kept]) -> Kept:
@@ -230,4 +247,4 @@ def total(parts: Iterable[Kept]) -> Kept:
 
 def ranged(values: Iterable[float]) -> str:
     found = list(values)
-    return f"{sum(found) / len(found):.1%} ({min(found):.1%} to {max(found):.1%})"
+    return f"{fmean(found):.1%} ({min(found):.1%} to {max(found):.1%})"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from cases import Case
 from doubts import PERPLEXITY, RANDOM, RULES, Scores, baselines
 from gating import families_left_out, fit, p_wrong
-from judging import Aim, best_simple, on_feasibility, on_keeping, on_ranking
+from judging import Aim, best_simple, on_feasibility, on_keeping, on_ranking, on_reaching
 from keeping import (
     P_WRONG,
     RIVALS,
@@ -26,11 +26,13 @@ from saving import LARGER_RIGHT, Saving
 from tinybrain.routing.calibration.bounds import clopper_pearson
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import least_certain_token
-from tinybrain.usdc import Usdc
+from tinybrain.usdc import ATOMIC_PER_DOLLAR, Usdc
 
 SEEDS = (0, 1, 2)
 LEFT_OUT = "P(wrong), families left out"
 LEAST_CERTAIN = "least certain token, not calibrated"
+ASKED = "What is asked"
+RANKED = 'AUROC of "the answer is wrong", facts and sums'
 TARGET = Target(max_local_error=TARGETS[0])
 
 
@@ -69,7 +71,7 @@ class Measurement:
 
     def measure(self, price: Usdc) -> Measured:
         found = Measured()
-        found.tables["What is asked"] = feasibility(self.test)
+        found.tables[ASKED] = feasibility(self.test)
         self._rank(found)
         self._keep(found)
         self._save(found, price)
@@ -94,14 +96,11 @@ class Measurement:
         return seeds
 
     def _rank(self, found: Measured) -> None:
-        scores = self.scores(self.facts) | {LEFT_OUT: self.left_out_scores(self.facts)}
-        names = [P_WRONG, LEFT_OUT, *(name for name in scores if name not in (P_WRONG, LEFT_OUT))]
+        scores = {LEFT_OUT: self.left_out_scores(self.facts)} | self.scores(self.facts)
         ranking = Ranking(self.facts, scores, seed=0)
-        ranked = {name: ranking.of(name) for name in names}
-        found.tables['AUROC of "the answer is wrong", facts and sums'] = [
-            ranked_row(name, one) for name, one in ranked.items()
-        ]
-        simple = best_simple(ranking, names)
+        ranked = {name: ranking.of(name) for name in ranking.names}
+        found.tables[RANKED] = [ranked_row(name, one) for name, one in ranked.items()]
+        simple = best_simple(ranking)
         found.verdicts += [
             on_ranking(ranking, simple),
             on_ranking(ranking, simple, fitted=LEFT_OUT),
@@ -126,17 +125,15 @@ class Measurement:
         rows += [split_row(limit, LEFT_OUT, splits) for limit, splits in left_out.items()]
         found.tables["Kept locally, over splits"] = rows
         found.verdicts += on_keeping(self.kept)
-        error = sum(not case.right for case in self.cases) / len(self.cases)
         for limit in TARGETS:
-            found.verdicts.append(on_feasibility(error, limit, self.kept[limit, P_WRONG]))
+            found.verdicts += [
+                on_feasibility(_error(self.cases), limit),
+                on_reaching(limit, self.kept[limit, P_WRONG]),
+            ]
         strict = self.kept[TARGETS[0], P_WRONG]
+        facts_kept = _over(strict, lambda split: split.facts.share)
         found.aims += [
-            Aim(
-                "facts and sums kept at 5 % error",
-                0.48,
-                True,
-                _over(strict, lambda s: s.facts.share),
-            ),
+            Aim("facts and sums kept at 5 % error", 0.48, True, facts_kept),
             Aim("splits that met 5 %", 0.95, True, _met(strict, TARGETS[0])),
         ]
         if any(case.kind == "out_of_scope" for case in self.test):
@@ -153,32 +150,42 @@ class Measurement:
                 self.test,
             )
         )
-        found.tables["Prompts out of scope, by seed"] = part_by_part(
-            self.routers, self.test, TARGETS[0]
-        )
+        found.tables["Prompts out of scope"] = part_by_part(self.routers, self.test, TARGETS[0])
+        talk = _over(strict, lambda split: split.talk_escalated)
+        beyond = _over(strict, lambda split: split.let_through)
         found.aims += [
-            Aim(
-                "right small talk escalated", 0.02, False, _over(strict, lambda s: s.talk_escalated)
-            ),
-            Aim("out of scope let through", 0.03, False, _over(strict, lambda s: s.let_through)),
+            Aim("right small talk escalated", 0.02, False, talk),
+            Aim("out of scope let through", 0.03, False, beyond),
         ]
 
     def _save(self, found: Measured, price: Usdc) -> None:
         scores = self.scores(self.test)
-        simple = best_simple(Ranking(self.test, scores, seed=0), list(scores))
+        simple = best_simple(Ranking(self.test, scores, seed=0))
         names = [P_WRONG, simple, PERPLEXITY, RULES, RANDOM]
         chosen = {name: scores[name] for name in dict.fromkeys(names) if name in scores}
         saving = Saving(self.test, chosen, seed=0)
-        heading = (
-            f"Share of right answers, all questions, the larger model right {LARGER_RIGHT:.0%}"
-        )
+        heading = f"Share right, of all questions; the larger model is right {LARGER_RIGHT:.0%}"
         found.tables[heading] = saving.curves()
-        found.tables["What the quality of always escalating costs"] = saving.costs(price)
+        dollars = 1000 * price / ATOMIC_PER_DOLLAR
+        heading = f"Escalated, and paid for 1,000 questions; ${dollars:.2f} where all are escalated"
+        found.tables[heading] = saving.costs(price)
 
 
-def impossible(cases: Sequence[Case], why: str) -> Measured:
-    """What is left to say where no router can be fitted."""
-    return Measured({"What is asked": feasibility(cases)}, verdicts=[f"No router: {why}"])
+def without_router(cases: Sequence[Case], why: str) -> Measured:
+    """What is left to measure where none can be fitted: what needs no fitting."""
+    ranking = Ranking(cases, {n: [one] for n, one in baselines(cases, seed=0).items()}, seed=0)
+    tables = {
+        ASKED: feasibility(cases),
+        RANKED: [ranked_row(name, ranking.of(name)) for name in ranking.names],
+    }
+    verdicts = [f"No router can be fitted: {why}"]
+    return Measured(
+        tables, verdicts=verdicts + [on_feasibility(_error(cases), limit) for limit in TARGETS]
+    )
+
+
+def _error(cases: Sequence[Case]) -> float:
+    return sum(not case.right for case in cases) / len(cases)
 
 
 def _over(splits: Sequence[Split], figure) -> Interval:
@@ -188,5 +195,5 @@ def _over(splits: Sequence[Split], figure) -> Interval:
 
 
 def _met(splits: Sequence[Split], limit: float) -> Interval:
-    met = sum(split.all.error <= limit for split in splits)
+    met = sum(split.meets(limit) for split in splits)
     return Interval(met / len(splits), *clopper_pearson(met, len(splits), confidence=0.95))

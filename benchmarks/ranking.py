@@ -51,6 +51,10 @@ class Ranking:
             name: [heeding_declining(one, cases) for one in seeds] for name, seeds in scores.items()
         }
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._scores)
+
     def of(self, name: str) -> Ranked:
         alone, heeding = self._scores[name], self._heeding[name]
         return Ranked(
@@ -116,11 +120,15 @@ def ranked_row(name: str, ranked: Ranked) -> Row:
 
 
 def calibration_row(name: str, cases: Sequence[Case], seeds: Sequence[Scores]) -> Row:
-    """How near a probability is to what happens, and the mean risk over all coverages."""
+    """How near a probability is to what happens, and the mean risk over all coverages.
+
+    The first is of what the model did not decline.
+    """
     wrong = [not case.right for case in cases]
+    answered = [i for i, case in enumerate(cases) if not case.declined]
+    answered_wrong = [wrong[i] for i in answered]
     return {
         "estimate": name,
-        "n": len(cases),
-        "ECE": round(fmean(ece(scores, wrong) for scores in seeds), 3),
-        "AURC": round(fmean(aurc(scores, wrong) for scores in seeds), 3),
+        "ECE": round(fmean(ece([one[i] for i in answered], answered_wrong) for one in seeds), 3),
+        "AURC": round(fmean(aurc(heeding_declining(one, cases), wrong) for one in seeds), 3),
     }

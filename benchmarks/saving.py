@@ -51,10 +51,11 @@ class Curve:
             return float("nan")
         return (fmean(self.qualities) - none) / (everything - none)
 
-    @property
-    def equal(self) -> float:
-        """The least share escalated for as many right answers as when all are."""
-        least = next(i for i, q in enumerate(self.qualities) if q >= self.qualities[-1] - 1e-9)
+    def least_for(self, gap: float) -> float:
+        """The least share escalated that recovers this share of the performance gap."""
+        none, everything = self.qualities[0], self.qualities[-1]
+        wanted = none + gap * (everything - none) - 1e-9
+        least = next(i for i, quality in enumerate(self.qualities) if quality >= wanted)
         return least / (len(self.qualities) - 1)
 
 
@@ -86,7 +87,7 @@ class Saving:
         ]
 
     def costs(self, price: Usdc) -> list[Row]:
-        """What the quality of always escalating costs with each score."""
+        """What is escalated, and spent on 1,000 questions, for the quality of always escalating."""
         return [self._cost_row(name, price) for name in self._curves]
 
     def apgr(self, name: str) -> Interval:
@@ -101,12 +102,9 @@ class Saving:
         return Interval(statistic(everything), *interval)
 
     def _cost_row(self, name: str, price: Usdc) -> Row:
-        share = fmean(curve.equal for curve in self._curves[name])
-        dollars = 1000 * price / ATOMIC_PER_DOLLAR
-        return {
-            "escalated by": name,
-            "APGR": str(self.apgr(name)),
-            "escalated for the same quality": f"{share:.1%}",
-            "dollars for 1,000 questions": f"{share * dollars:.2f}",
-            "saved": f"{1 - share:.1%}",
-        }
+        row: Row = {"escalated by": name, "APGR": str(self.apgr(name))}
+        for column, gap in (("the same quality", 1.0), ("95 % of the gap", 0.95)):
+            share = fmean(curve.least_for(gap) for curve in self._curves[name])
+            dollars = share * 1000 * price / ATOMIC_PER_DOLLAR
+            row[column] = f"{share:.1%}, ${dollars:.2f}"
+        return row

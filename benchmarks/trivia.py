@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 from cases import Answers, Case
 
+from tinybrain.chat import Sampling
 from tinybrain.devnet.smollm2 import NAME, SmolLM2, find_weights
 from tinybrain.routing.calibration.questions import Question
 from tinybrain.upstreams.remote_small_model import RemoteSmallModel
@@ -19,6 +20,7 @@ from tinybrain.upstreams.remote_small_model import RemoteSmallModel
 ASKED = 600
 SEED = 1
 AT_ONCE = 4
+GREEDY = Sampling(temperature=0, max_tokens=32)
 
 
 def read_trivia(file: Path, *, count: int) -> list[Question]:
@@ -40,7 +42,7 @@ async def answer_trivia(questions: list[Question], home: Path, *, fresh: bool) -
         limits = httpx.Limits(max_connections=AT_ONCE)
         async with httpx.AsyncClient(limits=limits) as client:
             model = RemoteSmallModel(client, base_url=smollm2.api_url, model=NAME)
-            await answers.ask(model, questions, at_once=AT_ONCE)
+            await answers.ask(model, questions, at_once=AT_ONCE, sampling=GREEDY)
     return answers.cases(questions, declines=None)
 
 
