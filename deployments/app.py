@@ -29,26 +29,14 @@ def build_app(args: dict[str, Any]) -> Application:
     settings = settings.model_copy(update={"refunds": can_refund(settings)})
     require_sellable(settings)
     open_gate(settings)
-    resources = {"num_cpus": REPLICA_CPUS}
     # A replica that is replaced may finish its answers: cut streams lose their payments too.
     drain_s = settings.answer_timeout_s + DRAIN_MARGIN_S
     waiting: dict[str, Any] = {
-        "ray_actor_options": resources,
+        "ray_actor_options": {"num_cpus": REPLICA_CPUS},
         "max_ongoing_requests": STREAMS,
         "max_queued_requests": QUEUE,
         "graceful_shutdown_timeout_s": drain_s,
     }
-    tinychat = TinyChat.options(
-        graceful_shutdown_timeout_s=drain_s,
-        max_ongoing_requests=settings.tinychat_slots * 2,
-        max_queued_requests=settings.tinychat_slots * 8,
-        autoscaling_config={
-            "min_replicas": settings.tinychat_min_replicas,
-            "max_replicas": max(settings.tinychat_max_replicas, settings.tinychat_min_replicas),
-            "target_ongoing_requests": settings.tinychat_slots,
-        },
-        ray_actor_options=resources | {"num_gpus": settings.tinychat_num_gpus},
-    ).bind(_without_keys(settings))
     escalation = Escalation.options(**waiting).bind(
         _without_keys(settings, keep=("treasury_private_key", "upstream_api_key"))
     )
@@ -64,11 +52,29 @@ def build_app(args: dict[str, Any]) -> Application:
         )
     )
     return PaymentIngress.options(num_replicas=settings.ingress_replicas, **waiting).bind(
-        _without_keys(settings, keep=("api_key", "cdp_api_key_id", "cdp_api_key_secret")),
-        tinychat,
+        _without_keys(
+            settings,
+            keep=("api_key", "cdp_api_key_id", "cdp_api_key_secret", "small_model_api_key"),
+        ),
+        # A small model behind an API is asked by the ingress itself: another hop has no use.
+        None if settings.small_model_url else _tinychat(settings, drain_s),
         escalation,
         settlement,
     )
+
+
+def _tinychat(settings: Settings, drain_s: float) -> Application:
+    return TinyChat.options(
+        graceful_shutdown_timeout_s=drain_s,
+        max_ongoing_requests=settings.tinychat_slots * 2,
+        max_queued_requests=settings.tinychat_slots * 8,
+        autoscaling_config={
+            "min_replicas": settings.tinychat_min_replicas,
+            "max_replicas": max(settings.tinychat_max_replicas, settings.tinychat_min_replicas),
+            "target_ongoing_requests": settings.tinychat_slots,
+        },
+        ray_actor_options={"num_cpus": REPLICA_CPUS, "num_gpus": settings.tinychat_num_gpus},
+    ).bind(_without_keys(settings))
 
 
 SECRETS = (
@@ -76,6 +82,7 @@ SECRETS = (
     "cdp_api_key_id",
     "cdp_api_key_secret",
     "gas_private_key",
+    "small_model_api_key",
     "treasury_private_key",
     "upstream_api_key",
 )

@@ -14,10 +14,12 @@ from deployments.tinychat import RemoteTinyChat
 from tinybrain.api.app import build_app
 from tinybrain.api.assembly import build_gateway
 from tinybrain.api.gateway import Gateway
+from tinybrain.chat import LocalModel
 from tinybrain.config import Settings
 from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import build_verifier
 from tinybrain.payments.settlement import Outcome
+from tinybrain.routing.small_model import open_small_model
 
 
 class _PaymentIngress:
@@ -26,7 +28,7 @@ class _PaymentIngress:
     def __init__(
         self,
         settings: Settings,
-        tinychat: DeploymentHandle[Any],
+        tinychat: DeploymentHandle[Any] | None,
         escalation: DeploymentHandle[Any],
         settlement: DeploymentHandle[Any],
     ) -> None:
@@ -44,23 +46,33 @@ class _PaymentIngress:
         database = await Database.open(settings.ledger)
         metrics = ray_metrics_of_service()
         verifier = build_verifier(settings, on_failure=metrics.facilitator_failure)
-        gateway = build_gateway(
-            settings,
-            database,
-            verifier,
-            local=RemoteTinyChat(self._tinychat),
-            upstream=RemoteUpstream(self._escalation, settings.upstream_model),
-            settle=self._settle,
-            settle_payment=self._settle_payment,
-            gas_low=self._gas_low,
-            metrics=metrics,
-        )
-        try:
-            yield gateway
-        finally:
-            await gateway.close()
-            await verifier.aclose()
-            await database.close()
+        async with self._open_small_model() as local:
+            gateway = build_gateway(
+                settings,
+                database,
+                verifier,
+                local=local,
+                upstream=RemoteUpstream(self._escalation, settings.upstream_model),
+                settle=self._settle,
+                settle_payment=self._settle_payment,
+                gas_low=self._gas_low,
+                metrics=metrics,
+            )
+            try:
+                yield gateway
+            finally:
+                await gateway.close()
+                await verifier.aclose()
+                await database.close()
+
+    @asynccontextmanager
+    async def _open_small_model(self) -> AsyncIterator[LocalModel]:
+        """TinyChat's deployment; where none is bound, the small model behind an API."""
+        if self._tinychat is not None:
+            yield RemoteTinyChat(self._tinychat)
+            return
+        async with open_small_model(self._settings) as model:
+            yield model
 
     async def _settle(self, answer_id: str) -> Outcome | None:
         outcome: Outcome | None = await self._settlement.settle.remote(answer_id)

@@ -78,6 +78,7 @@ def test_a_dotenv_file_is_read(tmp_path):
         ("price", "-1"),
         ("treasury_private_key", "secret"),
         ("upstream_url", "ftp://x"),
+        ("small_model_url", "ftp://x"),
         ("max_local_error", 1),
         ("target_escalation_rate", 0),
         ("device", "tpu"),
@@ -91,6 +92,20 @@ def test_a_wrong_value_is_named(field, value):
 def test_of_two_targets_for_one_threshold_both_are_named():
     with pytest.raises(ConfigError, match=r"TINYBRAIN_TARGET_ESCALATION_RATE .* set one"):
         load_settings(target_escalation_rate=0.2, max_local_error=0.05)
+
+
+@pytest.mark.parametrize("half", [{"small_model_url": "http://h/v1"}, {"small_model_name": "m"}])
+def test_a_small_model_behind_an_api_needs_url_and_name(half):
+    with pytest.raises(ConfigError, match="needs both"):
+        load_settings(**half)
+
+
+@pytest.mark.parametrize("field", ["small_model_api_key", "upstream_api_key"])
+@pytest.mark.parametrize("key", ["sk-hunter2\n", "sk hunter2", "sk-hunter2é"])
+def test_a_key_that_fits_no_header_is_refused_and_not_repeated(field, key):
+    with pytest.raises(ConfigError, match=field) as caught:
+        load_settings(**{field: key})
+    assert "hunter2" not in caught.value.message
 
 
 def test_a_wrong_key_is_not_repeated_in_the_message():

@@ -25,6 +25,7 @@ from tinybrain.usdc import Usdc, UsdcSetting
 
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+BEARER_KEY = re.compile(r"[!-~]+")
 
 
 class Asset(NamedTuple):
@@ -159,6 +160,17 @@ class Settings(BaseSettings):
     )
     tinychat_slots: int = Field(16, ge=1, le=256, validation_alias=_names("TINYCHAT_SLOTS"))
 
+    # A small model behind an API, in TinyChat's place
+    small_model_url: str | None = Field(
+        None, validation_alias=_names("SMALL_MODEL_URL", "SMALL_MODEL_URL")
+    )
+    small_model_name: str | None = Field(
+        None, validation_alias=_names("SMALL_MODEL_NAME", "SMALL_MODEL_NAME")
+    )
+    small_model_api_key: SecretStr | None = Field(
+        None, validation_alias=_names("SMALL_MODEL_API_KEY", "SMALL_MODEL_API_KEY")
+    )
+
     # Routing
     router: Path | None = Field(None, validation_alias=_names("ROUTER"))
     target_escalation_rate: float | None = Field(
@@ -229,7 +241,14 @@ class Settings(BaseSettings):
             raise ValueError("is no private key; it is 64 hexadecimal digits")
         return value
 
-    @field_validator("upstream_url", "public_url", "rpc_url")
+    @field_validator("small_model_api_key", "upstream_api_key")
+    @classmethod
+    def _is_bearer_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not BEARER_KEY.fullmatch(value.get_secret_value()):
+            raise ValueError("is no key for a header; it is ASCII without spaces or line ends")
+        return value
+
+    @field_validator("upstream_url", "small_model_url", "public_url", "rpc_url")
     @classmethod
     def _is_http_url(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
@@ -243,6 +262,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 "TINYBRAIN_TARGET_ESCALATION_RATE and TINYBRAIN_MAX_LOCAL_ERROR are both set, and "
                 "one threshold cannot follow both; set one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_the_small_model(self) -> Self:
+        if (self.small_model_url is None) != (self.small_model_name is None):
+            raise ValueError(
+                "of TINYBRAIN_SMALL_MODEL_URL and TINYBRAIN_SMALL_MODEL_NAME one is set; a small "
+                "model behind an API needs both, TinyChat neither"
             )
         return self
 

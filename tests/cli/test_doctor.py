@@ -6,6 +6,8 @@ import shutil
 import pytest
 import yaml
 from eth_account import Account
+from providers import answering, serving
+from starlette.responses import JSONResponse
 from typer.testing import CliRunner
 
 from tinybrain.cli import app
@@ -16,13 +18,14 @@ from tinybrain.cli.doctor import (
     _ledger,
     _router,
     _settings,
+    _small_model,
     _tabs,
     _upstream,
 )
 from tinybrain.config import load_settings
 from tinybrain.devnet.token import give_ether
 from tinybrain.engine import native
-from tinybrain.errors import ConfigError
+from tinybrain.errors import ConfigError, LocalModelError
 from tinybrain.payments.database import Database
 from tinybrain.routing.calibration.assembly import checkpoint_of, open_router
 
@@ -72,6 +75,59 @@ async def test_a_checkpoint_without_a_router_is_a_warning_with_the_next_step(tmp
         shutil.copy(path, tmp_path)
     found = await _router(load_settings(checkpoint=tmp_path))
     assert (found.ok, "0.88" in found.text, "Calibrate it" in found.text) == (None, True, True)
+
+
+@pytest.fixture
+def small_model():
+    """Settings of a small model whose API tells these log-probabilities of a token's choices."""
+
+    def build(provider, *choices):
+        told = [{"token": "Rome", "logprob": value} for value in choices]
+        tokens = [told[0] | {"top_logprobs": told}] if told else None
+        choice = {"message": {"content": "Rome"}, "logprobs": {"content": tokens}}
+        body = {"choices": [choice | {"finish_reason": "stop"}]}
+        provider.reply = answering(JSONResponse(body))
+        return load_settings(small_model_url=provider.url, small_model_name="small")
+
+    with serving() as provider:
+        yield lambda *choices: build(provider, *choices)
+
+
+@pytest.mark.parametrize(
+    ("choices", "ok", "told"),
+    [
+        ((-0.5, -2.0), True, "with log-probabilities"),
+        ((-0.5,), None, "margins"),
+        ((0.0, -9999.0), False, "before it"),
+    ],
+)
+async def test_a_small_model_behind_an_api_is_asked_what_it_tells(small_model, choices, ok, told):
+    found = await _small_model(small_model(*choices))
+    assert (found.ok, told in found.text) == (ok, True)
+    assert "small@127.0.0.1" in found.text
+
+
+async def test_a_small_model_without_log_probs_is_a_fault_with_the_next_step(small_model):
+    with pytest.raises(LocalModelError, match="switch these on"):
+        await _small_model(small_model())
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_a_small_model_behind_an_api_is_not_asked_unless_online(tmp_path, monkeypatch, online):
+    monkeypatch.setenv("SMALL_MODEL_URL", DEAD)
+    monkeypatch.setenv("SMALL_MODEL_NAME", "small")
+    monkeypatch.setenv("TINYBRAIN_RPC_URL", DEAD)
+    monkeypatch.setenv("TINYBRAIN_UPSTREAM_URL", DEAD)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["doctor", "--json", *["--online"] * online])
+    told = {finding["group"]: finding for finding in json.loads(result.stdout)}
+    assert "small@127.0.0.1" in told["Model"]["text"]
+    assert told["Router"]["ok"] is None
+    assert "Kernels" not in told
+    assert ("Small model" in told) == online
+    if online:
+        assert (told["Small model"]["ok"], "ConnectError" in result.stdout) == (False, True)
+        assert "secret-path" not in result.stdout
 
 
 async def test_a_ledger_is_named_without_its_password(tmp_path, monkeypatch):

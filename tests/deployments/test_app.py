@@ -58,6 +58,20 @@ def test_each_deployment_is_handed_only_the_secrets_it_works_with(graph, name, s
     assert {secret for secret in SECRETS if getattr(settings, secret) is not None} == secrets
 
 
+def test_a_small_model_behind_an_api_is_asked_by_the_ingress_in_tinychats_place():
+    remote = {
+        "small_model_url": "https://api.example/v1",
+        "small_model_name": "small",
+        "small_model_api_key": "sk-1",
+    }
+    graph = bound(build_app(SETTINGS | remote))
+    assert graph.keys() == {"PaymentIngress", "Escalation", "Settlement"}
+    holders = [
+        name for name, it in graph.items() if it.init_args[0].small_model_api_key is not None
+    ]
+    assert holders == ["PaymentIngress"]
+
+
 def test_a_replica_that_is_replaced_may_finish_its_longest_answer(graph):
     for deployment in graph.values():
         assert deployment._deployment_config.graceful_shutdown_timeout_s > 50

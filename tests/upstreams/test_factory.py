@@ -6,8 +6,9 @@ from starlette.responses import JSONResponse
 
 from tinybrain.chat import Message, Sampling
 from tinybrain.config import load_settings
-from tinybrain.errors import UpstreamError
+from tinybrain.errors import ConfigError, UpstreamError
 from tinybrain.upstreams import build_upstream
+from tinybrain.upstreams.factory import build_small_model, small_model_identity
 
 
 @pytest.fixture
@@ -47,3 +48,29 @@ async def test_with_an_api_key_the_upstream_is_whoever_serves_the_url(sent):
     assert (upstream.name, upstream.model) == ("127.0.0.1", "big")
     assert body["messages"] == [{"role": "user", "content": "Hi"}]
     assert headers["authorization"] == "Bearer sk-1"
+
+
+def small(url="https://api.example:8443/v1", name="org/small-1.5b"):
+    return load_settings(small_model_url=url, small_model_name=name)
+
+
+async def test_a_small_model_behind_an_api_is_told_callers_by_its_name(client):
+    assert build_small_model(small(), client).name == "org/small-1.5b"
+
+
+@pytest.mark.parametrize("make", [lambda s: build_small_model(s, None), small_model_identity])
+def test_where_no_small_model_is_set_it_says_what_to_set(make):
+    with pytest.raises(ConfigError, match="TINYBRAIN_SMALL_MODEL_NAME"):
+        make(load_settings())
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "identity"),
+    [
+        ("https://user:pw@api.example:8443/v1", "org/small-1.5b", "org/small-1.5b@api.example"),
+        ("http://[::1]:80/v1", "a model+", "a_model_@::1"),
+        ("http://h", "x" * 300, "x" * 200),
+    ],
+)
+def test_its_identity_is_its_name_and_host_in_what_a_router_can_hold(url, name, identity):
+    assert small_model_identity(small(url, name)) == identity

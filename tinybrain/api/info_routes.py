@@ -23,8 +23,8 @@ ANSWER_ID = re.compile(r"ans_[0-9a-f]{32}")
 DAY_MS = 86_400_000
 SETTLEMENT_WAIT_S = 1.0
 MODEL_NOTES = {
-    "auto": "TinyChat answers what it knows; the rest is bought from the larger model.",
-    "local": "TinyChat alone, whatever its confidence.",
+    "auto": "{small} answers what it knows; the rest is bought from the larger model.",
+    "local": "{small} alone, whatever its confidence.",
     "upstream": "The larger model alone.",
 }
 
@@ -125,7 +125,9 @@ def _card(gateway: Gateway, name: str) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "tinybrain" if mode != "upstream" else name.partition("/")[0],
-        "description": MODEL_NOTES[mode],
+        "description": MODEL_NOTES[mode].format(
+            small=gateway.settings.small_model_name or "TinyChat"
+        ),
         "pricing": {
             "request": plain_usdc(product.price),
             "amount": str(product.price),

@@ -15,6 +15,7 @@ from rich.console import Console
 from sqlalchemy import make_url
 
 from tinybrain.api.assembly import require_sellable
+from tinybrain.chat import Message, Sampling, Token
 from tinybrain.cli.service import find_settings, open_chain, open_rpc
 from tinybrain.config import Settings
 from tinybrain.errors import ConfigError, TinyBrainError
@@ -23,12 +24,13 @@ from tinybrain.payments.payer import address_of
 from tinybrain.payments.refunding import can_refund
 from tinybrain.payments.wallet import SETTLEMENT_GAS
 from tinybrain.routing.calibration.assembly import (
-    checkpoint_of,
+    identity_of,
     open_gate,
     open_router,
     target_of,
 )
 from tinybrain.routing.calibration.gates import expected
+from tinybrain.routing.small_model import open_small_model
 from tinybrain.usdc import format_usdc
 
 SQLITE = "sqlite+aiosqlite:///"
@@ -70,14 +72,15 @@ async def _findings(home: Path | None, *, online: bool) -> AsyncIterator[Finding
         return
     for finding in [_devnet(settings)] if is_devnet else _settings(settings):
         yield finding
+    is_remote = settings.small_model_url is not None
     checks: list[tuple[str, Check]] = [
-        ("Model", _model),
-        ("Kernels", _kernels),
+        *([("Model", _remote_model)] if is_remote else [("Model", _model), ("Kernels", _kernels)]),
         ("Router", _router),
         ("Ledger", _ledger),
         ("Tabs", _tabs),
     ]
     if online:
+        checks += [("Small model", _small_model)] if is_remote else []
         checks += [("Chain", _chain), ("Gas", _gas), ("Treasury", _treasury)]
         checks += [("Facilitator", _facilitator), ("Upstream", _upstream)]
     for group, check in checks:
@@ -125,6 +128,36 @@ async def _model(settings: Settings) -> Finding:
         model.close()
 
 
+async def _remote_model(settings: Settings) -> Finding:
+    return Finding("Model", True, f"{identity_of(settings)}, behind an API: ask it with --online")
+
+
+async def _small_model(settings: Settings) -> Finding:
+    """Ask it for a few tokens that nobody can be certain of."""
+    asked = [Message("user", "Think of any town, and name it.")]
+    async with open_small_model(settings) as model:
+        events = [event async for event in model.generate(asked, Sampling(8, temperature=0))]
+    tokens = [event for event in events if isinstance(event, Token)]
+    told = f"{identity_of(settings)} answers"
+    if not tokens:
+        return Finding("Small model", False, f"{told} nothing.")
+    if all(token.logprob == 0 for token in tokens):
+        return Finding(
+            "Small model",
+            False,
+            f"{told}, and is certain of every word: its log-probabilities are those after the "
+            "temperature. Let its server tell those before it (at temperature 1).",
+        )
+    if any(token.margin is None for token in tokens):
+        return Finding(
+            "Small model",
+            None,
+            f"{told} with log-probabilities, but without two top_logprobs: margins are unknown. "
+            "Let its server tell them.",
+        )
+    return Finding("Small model", True, f"{told} with log-probabilities")
+
+
 async def _kernels(settings: Settings) -> Finding:
     from tinybrain.engine.native import what_is_missing  # noqa: PLC0415  # torch takes seconds
 
@@ -141,11 +174,11 @@ async def _router(settings: Settings) -> Finding:
         return Finding(
             "Router",
             None,
-            "this checkpoint has no calibration: an answer is kept if its least certain token had "
+            "this small model has no calibration: an answer is kept if its least certain token had "
             f"a probability of {1 - gate.opening.max_p_wrong:.2f}. Calibrate it, and set "
             "TINYBRAIN_MAX_LOCAL_ERROR or TINYBRAIN_TARGET_ESCALATION_RATE.",
         )
-    router.require(checkpoint_of(settings).digest())
+    router.require(identity_of(settings))
     n, escalated, at_prefill, local_error = expected(gate, router.outcomes)
     return Finding(
         "Router",

@@ -43,9 +43,13 @@ def find_weights() -> Path:
 
 
 class SmolLM2:
-    """The loaded model. A few answers are generated at once; more wait for their turn."""
+    """The loaded model. A few answers are generated at once; more wait for their turn.
 
-    def __init__(self, weights: Path) -> None:
+    llama.cpp's own server listens at `url` too, on loopback and any free port unless one is given:
+    OpenAI's wire format with log-probabilities, for whoever asks.
+    """
+
+    def __init__(self, weights: Path, *, port: int = 0) -> None:
         import xllamacpp  # noqa: PLC0415  # an optional extra, 100 MB of native code
 
         parameters = xllamacpp.CommonParams()
@@ -59,7 +63,9 @@ class SmolLM2:
         threads = max(1, min(4, (os.cpu_count() or 1) // 2))
         parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
         parameters.verbosity = QUIET
+        parameters.port = port
         self._server = xllamacpp.Server(parameters)
+        self.url = f"{self._server.listening_address}/v1"
 
     @property
     def api_url(self) -> str:

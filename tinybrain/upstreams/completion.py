@@ -81,12 +81,11 @@ class CompletionReader:
     def end(self, *, cost: Usdc, transaction: str | None, tokens: int | None = None) -> Finished:
         """The last event; without a usage report, `tokens` were counted, else the pieces are."""
         prompt, completion = self._usage.prompt_tokens, self._usage.completion_tokens
+        counted = self._deltas if tokens is None else tokens
         return Finished(
             self._reason,
             prompt_tokens=prompt or 0,
-            completion_tokens=next(
-                count for count in (completion, tokens, self._deltas) if count is not None
-            ),
+            completion_tokens=counted if completion is None else completion,
             cost=cost,
             transaction=transaction,
         )

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import SecretStr
@@ -32,6 +33,7 @@ from tinybrain.usdc import Usdc
 
 TIMEOUT = httpx.Timeout(30, connect=5, pool=5)
 LEAST_TOP_LOGPROBS = 2  # for the margin
+MAX_IDENTITY = 200
 BAD_REQUEST = (400, 413, 422)
 NO_CAPACITY = (429, 503)
 TOO_LONG = re.compile(r"context[ _](size|length|window)", re.IGNORECASE)
@@ -45,6 +47,14 @@ NEXT_STEP: Mapping[int, str] = {
     403: " Set TINYBRAIN_SMALL_MODEL_API_KEY to a key that it takes.",
     404: " Check TINYBRAIN_SMALL_MODEL_URL, which ends with the version, and the model's name.",
 }
+
+
+def identity(model: str, base_url: str) -> str:
+    """What a calibration of this model is bound to, as a checkpoint's is to its hash.
+
+    It is as good as its owner's word: other weights served under the same name are not noticed.
+    """
+    return re.sub(r"[^\w.:/@-]", "_", f"{model}@{urlsplit(base_url).hostname}")[:MAX_IDENTITY]
 
 
 class RemoteSmallModel:

@@ -9,6 +9,7 @@ from tinybrain.config import load_settings
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.assembly import (
     checkpoint_of,
+    identity_of,
     open_gate,
     open_router,
     target_of,
@@ -82,3 +83,25 @@ def test_another_window_than_the_calibrated_one_is_refused():
 
 def test_no_target_set_is_none():
     assert target_of(load_settings()) is None
+
+
+REMOTE = {"small_model_url": "https://api.example/v1", "small_model_name": "small"}
+
+
+def test_the_shipped_models_router_is_not_taken_for_a_small_model_behind_an_api():
+    assert open_router(load_settings(**REMOTE)) is None
+    assert open_gate(load_settings(**REMOTE)) == Gate()
+
+
+def test_a_small_model_behind_an_api_has_a_router_of_its_name_and_host(tmp_path):
+    settings = load_settings(**REMOTE, router=tmp_path / "router.json")
+    made = router(world())
+    made.write(tmp_path / "router.json")
+    with pytest.raises(ConfigError, match=r"not of small@api\.example"):
+        open_gate(settings)
+    made.model_copy(update={"checkpoint": identity_of(settings)}).write(tmp_path / "router.json")
+    assert open_gate(settings).prefill is not None
+
+
+def test_tinychats_identity_is_its_hash():
+    assert identity_of(load_settings()) == checkpoint_of(load_settings()).digest()

@@ -9,6 +9,7 @@ from tinybrain.routing.calibration.gates import calibrated_gate
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import UNCALIBRATED_HOLD_BACK, Gate
+from tinybrain.upstreams.factory import small_model_identity
 
 ROUTER_FILE = "router.json"
 logger = logging.getLogger(__name__)
@@ -17,13 +18,20 @@ logger = logging.getLogger(__name__)
 def open_router(settings: Settings) -> Router | None:
     """The router that is set, else the one beside the checkpoint, else None.
 
-    A machine without the checkpoint finds only one that is set.
+    A machine without the checkpoint finds only one that is set; so does one that asks a small
+    model behind an API.
 
     Raises:
-        ConfigError: The one that is set is missing, or it cannot be read.
+        ConfigError: The one that is set is missing, cannot be read, or is not of the small model
+            behind an API.
     """
     if settings.router is not None:
-        return Router.read(settings.router)
+        router = Router.read(settings.router)
+        if settings.small_model_url is not None:
+            router.require(identity_of(settings))
+        return router
+    if settings.small_model_url is not None:
+        return None
     try:
         beside = checkpoint_of(settings).weights.with_name(ROUTER_FILE)
     except ConfigError as error:
@@ -47,8 +55,8 @@ def open_gate(settings: Settings) -> Gate:
             raise ConfigError(
                 "TINYBRAIN_TARGET_ESCALATION_RATE or TINYBRAIN_MAX_LOCAL_ERROR is set, but there "
                 f"is no calibration to follow it with: no {ROUTER_FILE} lies beside the "
-                "checkpoint. Calibrate it, name its router with TINYBRAIN_ROUTER, or unset the "
-                "target."
+                "checkpoint, or the small model is behind an API. Calibrate it, name its router "
+                "with TINYBRAIN_ROUTER, or unset the target."
             )
         return Gate(hold_back_tokens=settings.hold_back_tokens or UNCALIBRATED_HOLD_BACK)
     if settings.hold_back_tokens not in (None, router.hold_back_tokens):
@@ -67,6 +75,17 @@ def target_of(settings: Settings) -> Target | None:
     if settings.max_local_error is not None:
         return Target(max_local_error=settings.max_local_error)
     return None
+
+
+def identity_of(settings: Settings) -> str:
+    """What a router of the small model is bound to: TinyChat's hash, or the name behind an API.
+
+    Raises:
+        ConfigError: The checkpoint cannot be found.
+    """
+    if settings.small_model_url is not None:
+        return small_model_identity(settings)
+    return checkpoint_of(settings).digest()
 
 
 def checkpoint_of(settings: Settings) -> CheckpointFiles:
