@@ -26,6 +26,8 @@ from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.assembly import checkpoint_of
 
 DEBIAN_WORDNET = Path("/usr/share/wordnet")
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- routing.py --readme -->", "<!-- end of routing.py --readme -->"
 AT_ONCE = 16
 
 About = dict[str, object]
@@ -86,18 +88,26 @@ async def of_smollm2(
 
 def printed(heading: str, measured: Measured, about: About) -> str:
     """As Markdown."""
-    parts = [f"# {heading}", ", ".join(f"{name} {value}" for name, value in about.items())]
-    parts += [f"{title}\n\n{markdown(rows)}" for title, rows in measured.tables.items()]
+    parts = [f"### {heading}", ", ".join(f"{name} {value}" for name, value in about.items())]
+    parts += [f"**{title}**\n\n{markdown(rows)}" for title, rows in measured.tables.items()]
     if measured.aims:
-        parts.append(f"Aims\n\n{markdown([aim.row() for aim in measured.aims])}")
+        parts.append(f"**Aims**\n\n{markdown([aim.row() for aim in measured.aims])}")
     parts.append("\n".join(f"- {verdict}" for verdict in measured.verdicts))
     return "\n\n".join(parts)
+
+
+def with_results(readme: str, results: str) -> str:
+    """The text with the results between the two marks, instead of what stood there."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{results}\n{END}{after}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a third of the questions, few splits")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there too")
+    parser.add_argument("--readme", action="store_true", help="put the tables into the README")
     parser.add_argument("--trivia", type=Path, metavar="PATH", help="questions for SmolLM2")
     parser.add_argument("--wordnet", type=Path, metavar="FOLDER", default=DEBIAN_WORDNET)
     parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="another than ships")
@@ -108,24 +118,29 @@ def main() -> None:
     settings = load_settings(**{name: value for name, value in given.items() if value})
     size = QUICK if arguments.quick else FULL
     report: dict[str, object] = {**machine(), **asdict(size), "load before": load()}
-    print(", ".join(f"{name} {value}" for name, value in report.items()))
+    said = [", ".join(f"{name} {value}" for name, value in report.items())]
+    print(said[0])
 
     def tell(name: str, run: Run) -> None:
         start = time.perf_counter()
         measured, about = asyncio.run(run)
         about["seconds"] = round(time.perf_counter() - start)
-        print(f"\n{printed(name, measured, about)}", flush=True)
+        said.append(printed(name, measured, about))
+        print(f"\n{said[-1]}", flush=True)
         report[name] = about | measured.recorded()
 
     fresh, trivia = arguments.fresh, arguments.trivia
     tell("TinyChat", of_the_shipped_model(settings, arguments.wordnet, size, fresh=fresh))
     if trivia is None or not trivia.is_file():
-        print(f"\nSmolLM2 is left out: there is no file of questions ({trivia}), see --trivia.")
+        said.append(f"SmolLM2 is left out: there is no file of questions ({trivia}), see --trivia.")
+        print(f"\n{said[-1]}")
     else:
         tell("SmolLM2", of_smollm2(settings, trivia, size, fresh=fresh))
     report["load after"] = load()
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2))
+    if arguments.readme:
+        README.write_text(with_results(README.read_text(), "\n\n".join(said)))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ async def answer_trivia(questions: list[Question], home: Path, *, fresh: bool) -
         smollm2 = SmolLM2(find_weights())
         limits = httpx.Limits(max_connections=AT_ONCE)
         async with httpx.AsyncClient(limits=limits) as client:
-            model = RemoteSmallModel(client, base_url=smollm2.api_url, model=NAME)
+            model = RemoteSmallModel(client, base_url=smollm2.url, model=NAME)
             await answers.ask(model, questions, at_once=AT_ONCE, sampling=GREEDY)
     return answers.cases(questions, declines=None)
 

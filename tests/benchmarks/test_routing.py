@@ -13,9 +13,9 @@ from keeping import P_WRONG, Split, over_random_halves, split_row, where_most_wr
 from made_up_cases import case, world
 from measuring import RANKED, Measurement, without_router
 from ranking import Interval, Ranking
-from routing import printed
+from routing import README, printed, with_results
 from saving import LARGER_RIGHT, Curve
-from trivia import read_trivia
+from trivia import answer_trivia, read_trivia
 
 from tinybrain.config import load_settings
 from tinybrain.engine.loading import load_tinychat
@@ -222,3 +222,20 @@ def test_trivia_are_a_fixed_sample_in_both_splits(tmp_path):
     assert asked == read_trivia(file, count=10)
     assert [one.split for one in asked].count("test") == 5
     assert all(one.is_answered_by(one.text) for one in asked)
+
+
+async def test_smollm2_answers_trivia_behind_its_api_with_what_it_was_sure_of(tmp_path):
+    question = Question(text="What is the capital of Japan?", accepted=("Tokyo",), family="world")
+    (found,) = await answer_trivia([question], tmp_path, fresh=False)
+    assert found.right
+    assert found.signals.tokens > 4
+    assert -1 < found.signals.min_logprob < 0 < found.signals.min_margin < 1
+    assert found.signals.perplexity is None
+
+
+def test_results_replace_those_before_in_the_readme():
+    once = with_results(README.read_text(), "old results")
+    twice = with_results(once, "new results")
+    assert "new results" in twice
+    assert "old results" not in twice
+    assert len(twice) == len(once)

@@ -67,11 +67,6 @@ class SmolLM2:
         self._server = xllamacpp.Server(parameters)
         self.url = f"{self._server.listening_address}/v1"
 
-    @property
-    def api_url(self) -> str:
-        """llama.cpp's own API in OpenAI's format, unpaid, which tells log-probabilities."""
-        return f"{self._server.listening_address}/v1"
-
     async def generate(
         self, messages: Sequence[Message], sampling: Sampling
     ) -> AsyncGenerator[Text | Finished]:
