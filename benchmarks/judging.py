@@ -4,6 +4,7 @@ Sentences are computed from the figures, so that none can be kinder than they ar
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from doubts import SIGNALS
@@ -51,12 +52,16 @@ def best_simple(ranking: Ranking) -> str:
 
 
 def on_ranking(ranking: Ranking, simple: str, *, fitted: str = P_WRONG) -> str:
-    lead = ranking.lead(fitted, simple)
+    return compared("AUROC", fitted, simple, ranking.lead(fitted, simple))
+
+
+def compared(figure: str, fitted: str, simple: str, lead: Interval) -> str:
+    """Who wins, if that is shown; `simple` is the best single signal."""
     if lead.low > 0:
-        return f"{fitted} ranks better than {simple}, the best single signal: AUROC +{lead}."
+        return f"{fitted} beats {simple}, the best single signal: {figure} +{lead}."
     if lead.high < 0:
-        return f"A simple signal wins: {simple} ranks better than {fitted}: AUROC {lead}."
-    return f"{fitted} is not shown to rank better or worse than {simple} alone: AUROC {lead}."
+        return f"A simple signal wins: {simple} beats {fitted}: {figure} {lead}."
+    return f"{fitted} is not shown to be better or worse than {simple} alone: {figure} {lead}."
 
 
 def on_keeping(kept: Mapping[tuple[float, str], Sequence[Split]]) -> list[str]:
@@ -70,14 +75,19 @@ def on_keeping(kept: Mapping[tuple[float, str], Sequence[Split]]) -> list[str]:
 
 def _pair(limit: float, name: str, ours: Sequence[Split], theirs: Sequence[Split]) -> str:
     pairs = list(zip(ours, theirs, strict=True))
-    lead = sum(our.all.share - their.all.share for our, their in pairs) / len(pairs)
+    lead = fmean(our.all.share - their.all.share for our, their in pairs)
     more = sum(our.all.share > their.all.share for our, their in pairs)
     fewer = sum(our.all.share < their.all.share for our, their in pairs)
     said = (
-        f"At a local error of {limit:.0%} {P_WRONG} keeps {lead:+.1%} beside {name}: "
-        f"more in {more} and less in {fewer} of {len(pairs)} splits."
+        f"At a local error of {limit:.0%} {P_WRONG} keeps {lead:+.1%} beside {name}, "
+        f"more in {more} and less in {fewer} of {len(pairs)} splits"
     )
-    return f"A simple signal wins. {said}" if fewer > more else said
+    if ours[0].talk_escalated is not None:
+        talk, their_talk = (
+            fmean(one.talk_escalated for one in splits) for splits in (ours, theirs)
+        )
+        said += f", and escalates {talk:.1%} of right talk against {their_talk:.1%}"
+    return f"{'A simple signal wins. ' if fewer > more else ''}{said}."
 
 
 def on_feasibility(error: float, limit: float) -> str:
@@ -94,7 +104,7 @@ def on_feasibility(error: float, limit: float) -> str:
 
 def on_reaching(limit: float, splits: Sequence[Split]) -> str:
     """What this gate escalates, and whether it could be shown to do what it should."""
-    escalated = 1 - sum(split.all.share for split in splits) / len(splits)
+    escalated = 1 - fmean(split.all.share for split in splits)
     impossible = sum(not split.was_possible for split in splits)
     said = f"For a local error of {limit:.0%} {P_WRONG} escalates {escalated:.1%}."
     if impossible:

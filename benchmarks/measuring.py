@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from cases import Case
 from doubts import PERPLEXITY, RANDOM, RULES, Scores, baselines
 from gating import families_left_out, fit, p_wrong
-from judging import Aim, best_simple, on_feasibility, on_keeping, on_ranking, on_reaching
+from judging import Aim, best_simple, compared, on_feasibility, on_keeping, on_ranking, on_reaching
 from keeping import (
     P_WRONG,
     RIVALS,
@@ -169,6 +169,7 @@ class Measurement:
         dollars = 1000 * price / ATOMIC_PER_DOLLAR
         heading = f"Escalated, and paid for 1,000 questions; ${dollars:.2f} where all are escalated"
         found.tables[heading] = saving.costs(price)
+        found.verdicts.append(compared("APGR", P_WRONG, simple, saving.lead(P_WRONG, simple)))
 
 
 def without_router(cases: Sequence[Case], why: str) -> Measured:

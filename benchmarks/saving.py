@@ -4,7 +4,7 @@ The larger model is taken to be right with a stated probability, whatever is ask
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from statistics import fmean
@@ -91,12 +91,17 @@ class Saving:
         return [self._cost_row(name, price) for name in self._curves]
 
     def apgr(self, name: str) -> Interval:
-        seeds = self._scores[name]
+        return self._bootstrapped(lambda rows: self._apgr(name, rows))
 
-        def statistic(rows: Sequence[int]) -> float:
-            right = [self._right[i] for i in rows]
-            return fmean(Curve.of([one[i] for i in rows], right).apgr for one in seeds)
+    def lead(self, name: str, other: str) -> Interval:
+        """By how much more of the gap one score recovers than another."""
+        return self._bootstrapped(lambda rows: self._apgr(name, rows) - self._apgr(other, rows))
 
+    def _apgr(self, name: str, rows: Sequence[int]) -> float:
+        right = [self._right[i] for i in rows]
+        return fmean(Curve.of([one[i] for i in rows], right).apgr for one in self._scores[name])
+
+    def _bootstrapped(self, statistic: Callable[[Sequence[int]], float]) -> Interval:
         everything = range(len(self._right))
         interval = bootstrap(statistic, everything, seed=self._seed, repeats=REPEATS)
         return Interval(statistic(everything), *interval)
