@@ -7,6 +7,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.routing.calibration.worlds import router, world
+from tinybrain.routing.calibration.measuring import Prices, calibrate
+
 pytestmark = pytest.mark.chain
 HELLO = {"messages": [{"role": "user", "content": "Hello, who are you?"}], "max_tokens": 8}
 
@@ -85,9 +88,32 @@ def test_a_model_with_a_slash_in_its_name_has_a_card(get):
     assert (card["id"], card["owned_by"]) == ("deepseek/deepseek-reasoner", "deepseek")
 
 
+def test_what_is_bought_tells_nothing_of_tinychat(get):
+    assert "checkpoint" not in get("/v1/models/deepseek/deepseek-reasoner").json()
+
+
+@pytest.mark.parametrize("name", ["tinybrain", "tinychat"])
+def test_tinychats_card_tells_its_checkpoint_and_its_model_card(get, service, name):
+    card = get(f"/v1/models/{name}").json()
+    assert (card["id"], card["object"], card["owned_by"]) == (name, "model", "tinybrain")
+    assert card["pricing"]["amount"] == "10000"
+    assert card["checkpoint"] == service.local.checkpoint_hash
+    assert card["parameters"] == service.local.parameters
+    assert card["card"].startswith("# TinyChat")
+
+
+def test_a_card_has_the_report_of_the_router_in_use(open_service, tmp_path):
+    made = calibrate(world(), [], fit=router, prices=Prices(10_000, 1_000), seed=0)
+    made.write(tmp_path / "router.json")
+    with open_service(router=tmp_path / "router.json") as service:
+        card = httpx.get(f"{service.url}/v1/models/tinychat").json()
+    assert card["calibration"] == made.report.model_dump(mode="json")
+
+
 def test_an_unknown_model_has_none(get):
     answer = get("/v1/models/gpt-6")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("answer_id", ["ans_" + "0" * 32, "1", "ans_' OR 1=1 --"])

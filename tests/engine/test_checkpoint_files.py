@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+from safetensors.torch import load_file
 
 from tinybrain.engine.checkpoint_files import find_checkpoint
 from tinybrain.errors import ConfigError
@@ -76,3 +77,9 @@ def test_the_digest_tells_any_change_of_any_file(base, part):
     assert files.digest() == before
     getattr(files, part).write_bytes(b"other")
     assert files.digest() != before
+
+
+def test_safetensors_tell_how_many_weights_there_are_and_torchs_own_files_do_not(base):
+    tensors = load_file(find().weights)
+    assert find().parameters() == sum(tensor.numel() for tensor in tensors.values())
+    assert find(base=base).parameters() is None

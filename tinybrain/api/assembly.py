@@ -3,6 +3,7 @@
 from tinybrain.api.bar_tabs import BarTabs
 from tinybrain.api.discovery import CHAT_PATH, NATIVE_PATH, ORIGINAL_PATH
 from tinybrain.api.gateway import GasLow, Gateway, Settle
+from tinybrain.api.model_cards import ModelCard
 from tinybrain.api.openai import model_modes
 from tinybrain.api.tab_office import TabOffice
 from tinybrain.chat import LocalModel, Upstream
@@ -17,9 +18,8 @@ from tinybrain.payments.pricing import PriceList
 from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.records import Limits
 from tinybrain.payments.tab_accounts import TabAccounts
-from tinybrain.routing.calibration.assembly import open_gate
+from tinybrain.routing.calibration.assembly import open_gate, rules_of
 from tinybrain.routing.cascade import Cascade
-from tinybrain.routing.rules import Rules
 from tinybrain.telemetry.metrics import Metrics
 
 CHAT_ROUTES = (CHAT_PATH, NATIVE_PATH, ORIGINAL_PATH)
@@ -70,11 +70,6 @@ def build_gateway(
     Raises:
         ConfigError: See `open_gate`.
     """
-    rules = Rules(
-        keyword=settings.keyword_rule,
-        complexity=settings.complexity_rule,
-        self_referential=settings.self_referential_rule,
-    )
     ledger = Ledger(database, limits=Limits.of(settings))
     merchant = Merchant(settings, verifier)
     tabs = TabOffice(
@@ -90,11 +85,12 @@ def build_gateway(
         receipts=Receipts(database),
         merchant=merchant,
         prices=build_prices(settings),
-        cascade=Cascade(local, upstream, rules=rules, gate=open_gate(settings)),
+        cascade=Cascade(local, upstream, rules=rules_of(settings), gate=open_gate(settings)),
         tabs=tabs,
         bar_tabs=BarTabs(settings, verifier, ledger=ledger, office=tabs),
         settle=settle,
         settle_payment=settle_payment,
         gas_low=gas_low,
         metrics=metrics,
+        model_card=ModelCard.read(settings),
     )

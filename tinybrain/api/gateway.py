@@ -15,6 +15,7 @@ from typing import Any
 from tinybrain.api.admission import Admission, Admissions, Credentials, Repeated
 from tinybrain.api.bar_tabs import BarTabs
 from tinybrain.api.choices import Part, merged
+from tinybrain.api.model_cards import ModelCard
 from tinybrain.api.progress import Progress
 from tinybrain.api.rate_limit import Refusals
 from tinybrain.api.replies import events_of, reply_of
@@ -72,8 +73,10 @@ class Gateway:
         settle_payment: SettlePayment,
         gas_low: GasLow,
         metrics: Metrics,
+        model_card: ModelCard,
     ) -> None:
         self.settings = settings
+        self.model_card = model_card
         self.ledger = ledger
         self.receipts = receipts
         self.merchant = merchant

@@ -96,12 +96,14 @@ async def models(request: Request) -> Response:
 
 
 async def model(request: Request) -> Response:
-    """GET /v1/models/{id}: one of them."""
+    """GET /v1/models/{id}: one of them; of those in which TinyChat answers also its model card."""
     gateway: Gateway = request.app.state.gateway
     name = request.path_params["model_id"]
     if name not in model_modes(gateway.settings):
         raise ModelNotFound(f"The model {name[:100]!r} is not sold here. See GET /v1/models.")
-    return JSONResponse(_card(gateway, name))
+    is_bought = model_modes(gateway.settings)[name] == "upstream"
+    own = {} if is_bought else gateway.model_card.fields()
+    return JSONResponse(_card(gateway, name) | own)
 
 
 async def receipt(request: Request) -> Response:

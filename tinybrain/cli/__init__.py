@@ -132,6 +132,66 @@ def doctor(
 
 
 @app.command()
+def calibrate(
+    questions: Annotated[
+        Path, typer.Argument(help='One a JSON line: {"text", "accepted", "family", "split"}.')
+    ],
+    out: Annotated[Path, typer.Option(help="The router to write.")] = Path("router.json"),
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for the report: Markdown, PNG and JSON.")
+    ] = None,
+    target_escalation_rate: Annotated[
+        float | None, typer.Option(help="The share of questions to escalate.")
+    ] = None,
+    max_local_error: Annotated[
+        float | None,
+        typer.Option(help="The most that may be wrong of the answers kept; 0.05 if none is set."),
+    ] = None,
+    declines: Annotated[
+        str | None, typer.Option(help="How the small model begins to say that it does not know.")
+    ] = None,
+    budget: Annotated[
+        str,
+        typer.Option(help="Dollars for the larger model to judge what has no accepted answers."),
+    ] = "0",
+    every: Annotated[int, typer.Option(min=1, help="Ask only each n-th question.")] = 1,
+    at_once: Annotated[int, typer.Option(min=1, max=256, help="Questions answered together.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the halves, resamples and random baseline.")] = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Directory of a checkpoint, instead of the one set.")
+    ] = None,
+    home: ServiceHome = None,
+) -> None:
+    """Ask the small model questions, and write when to doubt it: its router, and a report."""
+    from tinybrain.cli.calibrate import Wishes, choose_target, run_calibration
+    from tinybrain.cli.service import service_settings
+
+    money = _amount(budget, "--budget")
+
+    def work() -> None:
+        settings = service_settings(home)
+        if checkpoint is not None:
+            settings = settings.model_copy(update={"checkpoint": checkpoint})
+        target = choose_target(
+            settings, escalation_rate=target_escalation_rate, max_local_error=max_local_error
+        )
+        wishes = Wishes(
+            questions=questions,
+            out=out,
+            report=report,
+            target=target,
+            declines=declines,
+            every=every,
+            at_once=at_once,
+            budget=money,
+            seed=seed,
+        )
+        run_calibration(settings, wishes)
+
+    _guard(work)
+
+
+@app.command()
 def audit(
     adopt: Annotated[
         str | None,
@@ -264,18 +324,23 @@ def _payer(
 ) -> Any:
     from tinybrain.cli.client import Asker
     from tinybrain.cli.wallet import caller_key
-    from tinybrain.usdc import parse_usdc
 
     def build() -> Any:
-        try:
-            cap = parse_usdc(max_price)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--max-price") from None
+        cap = _amount(max_price, "--max-price")
         return Asker(
             url, key or caller_key(home), model=model, max_price=cap, max_tokens=max_tokens
         )
 
     return _guard(build)
+
+
+def _amount(dollars: str, option: str) -> Any:
+    from tinybrain.usdc import parse_usdc
+
+    try:
+        return parse_usdc(dollars)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

@@ -7,6 +7,8 @@
 
 import hashlib
 import importlib.resources
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +43,19 @@ class CheckpointFiles:
             with path.open("rb") as file:
                 whole.update(hashlib.file_digest(file, "sha256").digest())
         return whole.hexdigest()[:16]
+
+    def parameters(self) -> int | None:
+        """How many weights there are, by a safetensors header; torch's own files tell only torch.
+
+        Source: the safetensors format, a length in 8 bytes and then JSON.
+        """
+        if self.weights.suffix != ".safetensors":
+            return None
+        with self.weights.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(
+            math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
+        )
 
 
 def find_checkpoint(

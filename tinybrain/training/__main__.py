@@ -157,7 +157,7 @@ def evaluate(
                 questions,
                 hold_back_tokens=HOLD_BACK_TOKENS,
                 at_once=at_once,
-                done=lambda: next(steps),
+                done=lambda _: next(steps),
             )
         )
     finally:

@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from worlds import router
+from worlds import router, world
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration import router as module
+from tinybrain.routing.calibration.measuring import Prices, calibrate
 from tinybrain.routing.calibration.router import Router
 
 
@@ -79,3 +80,12 @@ def test_a_file_that_is_too_large_is_not_read(path, monkeypatch):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match="none"):
         Router.read(tmp_path / "none")
+
+
+def test_a_report_of_another_checkpoint_is_refused(tmp_path):
+    whole = calibrate(world(), [], fit=router, prices=Prices(10_000, 1_000), seed=0)
+    whole.write(tmp_path / "router.json")
+    text = (tmp_path / "router.json").read_text()
+    (tmp_path / "router.json").write_text(text.replace(whole.checkpoint, "f" * 16, 1))
+    with pytest.raises(ConfigError, match="its report is of another checkpoint"):
+        Router.read(tmp_path / "router.json")

@@ -2,7 +2,7 @@
 
 from worlds import world
 
-from tinybrain.routing.calibration.splits import families_left_out, halves
+from tinybrain.routing.calibration.splits import families_left_out, folds, halves
 
 
 def test_halves_share_nothing_lose_nothing_and_have_half_of_every_family():
@@ -25,3 +25,10 @@ def test_each_family_is_left_out_once():
         assert not {outcomes[i].family for i in others} & {outcomes[i].family for i in own}
         left_out += own
     assert sorted(left_out) == list(range(40))
+
+
+def test_each_outcome_is_in_one_fold():
+    parts = list(folds(world(41), 5, seed=1))
+    assert sorted(i for _, own in parts for i in own) == list(range(41))
+    for others, own in parts:
+        assert sorted(others + own) == list(range(41))

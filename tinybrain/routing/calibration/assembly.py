@@ -9,6 +9,7 @@ from tinybrain.routing.calibration.gates import calibrated_gate
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import UNCALIBRATED_HOLD_BACK, Gate
+from tinybrain.routing.rules import Rules
 from tinybrain.upstreams.factory import small_model_identity
 
 ROUTER_FILE = "router.json"
@@ -86,6 +87,15 @@ def identity_of(settings: Settings) -> str:
     if settings.small_model_url is not None:
         return small_model_identity(settings)
     return checkpoint_of(settings).digest()
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The rules that are switched on."""
+    return Rules(
+        keyword=settings.keyword_rule,
+        complexity=settings.complexity_rule,
+        self_referential=settings.self_referential_rule,
+    )
 
 
 def checkpoint_of(settings: Settings) -> CheckpointFiles:

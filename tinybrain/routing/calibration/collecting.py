@@ -52,9 +52,9 @@ async def draft_all(
     hold_back_tokens: int,
     at_once: int,
     sampling: Sampling = GREEDY,
-    done: Callable[[], object] = lambda: None,
+    done: Callable[[Draft], object] = lambda _: None,
 ) -> list[Draft]:
-    """Ask the questions, `at_once` of them together; `done` is called after each.
+    """Ask the questions, `at_once` of them together; `done` is told each as it comes.
 
     Raises:
         LocalModelError: An answer broke off.
@@ -64,7 +64,7 @@ async def draft_all(
     async def ask(question: Question) -> Draft:
         async with turn:
             found = await draft(model, question, sampling, hold_back_tokens)
-        done()
+        done(found)
         return found
 
     return list(await asyncio.gather(*map(ask, questions)))

@@ -7,10 +7,19 @@ from datetime import date
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.outcomes import Outcome
+from tinybrain.routing.calibration.report import Report
 from tinybrain.routing.calibration.scorer import Scorer
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.signals import Signals
@@ -26,7 +35,8 @@ Row = tuple[str, str, Literal["right", "wrong", "declined"], list[float | None]]
 class Router(BaseModel):
     """A calibration, with the outcomes on which its thresholds are chosen.
 
-    Nothing was fitted to these but the two numbers that turn a score into a probability.
+    Nothing was fitted to these but the two numbers that turn a score into a probability. `report`
+    tells what it is worth with its own target, measured on other outcomes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -39,6 +49,7 @@ class Router(BaseModel):
     target: Target
     opening: Scorer
     prefill: Scorer | None
+    report: Report | None = None
     signals: list[str]
     rows: list[Row] = Field(min_length=1, max_length=MAX_OUTCOMES)
 
@@ -49,6 +60,13 @@ class Router(BaseModel):
         for _, _, _, values in rows:
             Signals.read(dict(zip(names, values, strict=True)))
         return rows
+
+    @model_validator(mode="after")
+    def _has_its_own_report(self) -> Self:
+        report = self.report
+        if report and (report.checkpoint, report.target) != (self.checkpoint, self.target):
+            raise ValueError("its report is of another checkpoint or target")
+        return self
 
     @property
     def outcomes(self) -> list[Outcome]:

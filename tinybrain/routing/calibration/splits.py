@@ -25,3 +25,15 @@ def families_left_out(outcomes: Sequence[Outcome]) -> Iterator[tuple[list[int], 
         own = [i for i, outcome in enumerate(outcomes) if outcome.family == family]
         others = [i for i, outcome in enumerate(outcomes) if outcome.family != family]
         yield others, own
+
+
+def folds(
+    outcomes: Sequence[Outcome], n: int, *, seed: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """For each of `n` random parts the places of all others' outcomes, and of its own."""
+    places = list(range(len(outcomes)))
+    random.Random(seed).shuffle(places)  # noqa: S311  # nothing is secret here
+    for part in range(n):
+        own = sorted(places[part::n])
+        others = sorted(set(places) - set(own))
+        yield others, own

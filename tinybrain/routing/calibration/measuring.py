@@ -1,0 +1,242 @@
+"""From what a gate made of held-out outcomes to the figures of its report."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tinybrain.errors import ConfigError
+from tinybrain.routing.calibration.bounds import clopper_pearson, least_escalation
+from tinybrain.routing.calibration.evaluation import (
+    aurc,
+    auroc,
+    auroc_within,
+    bootstrap,
+    ece,
+    reliability,
+    risk_coverage,
+)
+from tinybrain.routing.calibration.gates import calibrated_gate, expected
+from tinybrain.routing.calibration.held_out import (
+    Fit,
+    Judged,
+    cross_fitted,
+    judged,
+    scored_without_family,
+)
+from tinybrain.routing.calibration.outcomes import Outcome
+from tinybrain.routing.calibration.report import (
+    QUESTIONS,
+    Costs,
+    Estimate,
+    Feasibility,
+    GateFigures,
+    Policy,
+    Ranking,
+    Report,
+)
+from tinybrain.routing.calibration.router import Router
+from tinybrain.routing.calibration.target import CONFIDENCE, Target
+from tinybrain.routing.signals import Signals
+from tinybrain.usdc import Usdc
+
+DIGITS = 4
+POINTS = 50
+ERRORS_TOLD = (0.01, 0.02, 0.05, 0.1, 0.2)
+NO_RANKING = 0.5  # the AUROC of a resample in which all are right or all are wrong
+
+
+class Prices(NamedTuple):
+    """What a question brings, and what an escalated one costs."""
+
+    answer: Usdc
+    upstream: Usdc
+
+
+class _Scored(NamedTuple):
+    score: float
+    wrong: bool
+    family: str
+
+
+_Statistic = Callable[[Sequence[_Scored]], float | None]
+
+
+def calibrate(
+    calibration: Sequence[Outcome],
+    test: Sequence[Outcome],
+    *,
+    fit: Fit,
+    prices: Prices,
+    seed: int,
+) -> Router:
+    """A router fitted to `calibration`, with its report: measured on `test`, if there is any.
+
+    Raises:
+        ConfigError: There are too few outcomes, or the router's target cannot be reached.
+    """
+    router = fit(calibration)
+    gate = calibrated_gate(router)
+    rows = judged(gate, test) if test else cross_fitted(gate, calibration, fit=fit, seed=seed)
+    measured = [row.outcome for row in rows]
+    left_out = scored_without_family(router, calibration, measured)
+    answered = [row for row in rows if not row.outcome.declined]
+    p_wrong, wrong = [row.p_wrong for row in answered], [not r.outcome.right for r in answered]
+    figures = gate_figures(rows)
+    report = Report(
+        checkpoint=router.checkpoint,
+        made=router.made,
+        measured_on="test" if test else "cross-fitting",
+        calibrated_on=len(calibration),
+        n=len(rows),
+        families=len({outcome.family for outcome in measured}),
+        wrong=_share(sum(not o.right for o in measured), len(measured)),
+        target=router.target,
+        threshold=_rounded(gate.opening.max_p_wrong),
+        gate=figures,
+        p_wrong=ranking([row.p_wrong for row in rows], measured, seed=seed),
+        families_left_out=_estimate(_auroc, _scored(left_out, measured), seed=seed),
+        ece=_rounded(ece(p_wrong, wrong)),
+        baselines=baselines(measured, seed=seed),
+        reliability=[
+            (_rounded(b.predicted), _rounded(b.observed), b.n) for b in reliability(p_wrong, wrong)
+        ],
+        risk_coverage=curve(rows),
+        feasibility=feasibility(router),
+        price=prices.answer,
+        upstream_cost=prices.upstream,
+        costs=costs(rows, figures, prices),
+    )
+    return router.model_copy(update={"report": report})
+
+
+def gate_figures(rows: Sequence[Judged]) -> GateFigures:
+    """What the gate does."""
+    n, kept = len(rows), [row for row in rows if row.kept]
+    errors = sum(not row.outcome.right for row in kept)
+    low, high = clopper_pearson(errors, len(kept), confidence=CONFIDENCE)
+    return GateFigures(
+        escalated=_share(n - len(kept), n),
+        at_prefill=_share(sum(not row.admitted for row in rows), n),
+        declined=_share(sum(row.admitted and row.outcome.declined for row in rows), n),
+        kept=len(kept),
+        local_error=Estimate(_share(errors, len(kept)), _rounded(low), _rounded(high)),
+    )
+
+
+def ranking(scores: Sequence[float], outcomes: Sequence[Outcome], *, seed: int) -> Ranking:
+    """How well scores of doubt tell which of these are wrong; of the declined they are highest."""
+    rows = _scored(scores, outcomes)
+    answered = [row for row, o in zip(rows, outcomes, strict=True) if not o.declined]
+    return Ranking(
+        pooled=_estimate(_auroc, rows, seed=seed),
+        answered=_estimate(_auroc, answered, seed=seed),
+        within=_estimate(_auroc_within, rows, seed=seed),
+        aurc=_rounded(aurc([row.score for row in rows], [row.wrong for row in rows])),
+    )
+
+
+def baselines(outcomes: Sequence[Outcome], *, seed: int) -> dict[str, Ranking]:
+    """Single signals, where the model tells them, and chance."""
+    draw = random.Random(seed)  # noqa: S311  # nothing is secret here
+    signals: dict[str, Callable[[Signals], float | None]] = {
+        "prompt perplexity": lambda s: s.perplexity,
+        "lowest log-probability": lambda s: -s.min_logprob,
+        "mean entropy": lambda s: s.mean_entropy,
+        "random": lambda _: draw.random(),
+    }
+    found = {}
+    for name, signal in signals.items():
+        scores = [math.inf if o.declined else signal(o.signals) for o in outcomes]
+        known = [score for score in scores if score is not None]
+        if len(known) == len(scores):
+            found[name] = ranking(known, outcomes, seed=seed)
+    return found
+
+
+def curve(rows: Sequence[Judged]) -> list[tuple[float, float]]:
+    """Coverages, in some `POINTS` steps, with the share of what is kept there that is wrong."""
+    points = risk_coverage([r.p_wrong for r in rows], [not r.outcome.right for r in rows])
+    step = max(1, len(points) // POINTS)
+    return [(_rounded(p.coverage), _rounded(p.risk)) for p in points[::-step][::-1]]
+
+
+def feasibility(router: Router) -> list[Feasibility]:
+    """What some errors allowed would cost, the router's own target among them."""
+    outcomes = router.outcomes
+    error = sum(not o.right for o in outcomes) / len(outcomes)
+    return [
+        Feasibility(
+            max_local_error=limit,
+            least_escalation=_rounded(least_escalation(error, limit)),
+            escalated=_escalated(router, limit),
+        )
+        for limit in sorted({*ERRORS_TOLD, router.target.max_local_error or ERRORS_TOLD[0]})
+    ]
+
+
+def costs(rows: Sequence[Judged], gate: GateFigures, prices: Prices) -> list[Costs]:
+    """What this gate earns, and what two that decide nothing would."""
+    wrong = sum(not row.outcome.right for row in rows)
+    wrong_kept = sum(row.kept and not row.outcome.right for row in rows)
+    policies: list[tuple[Policy, float, int]] = [
+        ("this gate", gate.escalated, wrong_kept),
+        ("always escalate", 1.0, 0),
+        ("never escalate", 0.0, wrong),
+    ]
+    return [_costs(policy, share, n / len(rows), prices) for policy, share, n in policies]
+
+
+def _costs(policy: Policy, escalated: float, wrong: float, prices: Prices) -> Costs:
+    bought = round(QUESTIONS * escalated)
+    revenue, cost = QUESTIONS * prices.answer, bought * prices.upstream
+    return Costs(
+        policy=policy,
+        escalated=bought,
+        wrong=round(QUESTIONS * wrong),
+        revenue=Usdc(revenue),
+        cost=Usdc(cost),
+        profit=revenue - cost,
+    )
+
+
+def _escalated(router: Router, limit: float) -> float | None:
+    try:
+        gate = calibrated_gate(router, Target(max_local_error=limit))
+    except ConfigError:
+        return None
+    return _rounded(expected(gate, router.outcomes).escalated)
+
+
+def _scored(scores: Sequence[float], outcomes: Sequence[Outcome]) -> list[_Scored]:
+    return [_Scored(s, not o.right, o.family) for s, o in zip(scores, outcomes, strict=True)]
+
+
+def _auroc(rows: Sequence[_Scored]) -> float | None:
+    return auroc([row.score for row in rows], [row.wrong for row in rows])
+
+
+def _auroc_within(rows: Sequence[_Scored]) -> float | None:
+    scores, wrong, families = zip(*rows, strict=True)
+    return auroc_within(scores, wrong, families)
+
+
+def _estimate(statistic: _Statistic, rows: Sequence[_Scored], *, seed: int) -> Estimate | None:
+    value = statistic(rows) if rows else None
+    if value is None:
+        return None
+
+    def resampled(drawn: Sequence[_Scored]) -> float:
+        found = statistic(drawn)
+        return NO_RANKING if found is None else found
+
+    low, high = bootstrap(resampled, rows, seed=seed)
+    return Estimate(_rounded(value), _rounded(low), _rounded(high))
+
+
+def _share(part: int, whole: int) -> float:
+    return _rounded(part / whole) if whole else 0.0
+
+
+def _rounded(value: float) -> float:
+    return round(value, DIGITS)
