@@ -1,9 +1,8 @@
 """Questions that a small model was asked, with its answers and doubts: what routing is measured on.
 
-Answers are kept by checkpoint and question, so that another run only asks what is new.
+Drafts are kept by checkpoint and question, so that another run only asks what is new.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ from rich.progress import Progress
 from tinybrain.chat import LocalModel, Sampling
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.collecting import GREEDY, Draft, draft_all
+from tinybrain.routing.calibration.draft_file import DraftFile
 from tinybrain.routing.calibration.outcomes import Outcome
 from tinybrain.routing.calibration.questions import Question
-from tinybrain.routing.signals import Signals
 from tinybrain.training.beyond import beyond_reply
 from tinybrain.training.knowledge import Knowledge, all_facts, own_facts
 from tinybrain.training.questions import build_questions
@@ -26,7 +25,6 @@ TRAINED_WITH = 1
 """The seed of what was withheld from the model that ships."""
 
 FACTS = ("fact", "sum")
-ASKED_BEFORE_KEPT = 64
 
 
 def declining() -> str:
@@ -74,53 +72,42 @@ def questions_in_new_wordings(wordnet: Path) -> tuple[list[Question], str]:
     return [question for question in questions if question.wording == "new"], whose
 
 
-class Answers:
-    """A file of answers, one a JSON line."""
+class Drafts:
+    """The drafts of some questions: those that were kept, and those to be made.
 
-    def __init__(self, file: Path, *, fresh: bool = False) -> None:
-        self._file = file
-        self._known: dict[str, tuple[str, Signals]] = {}
-        file.parent.mkdir(parents=True, exist_ok=True)
+    `fresh` forgets what was kept.
+    """
+
+    def __init__(self, file: DraftFile, questions: Sequence[Question], *, fresh: bool) -> None:
         if fresh:
-            file.unlink(missing_ok=True)
-        if file.is_file():
-            for line in file.read_text(encoding="utf-8").splitlines():
-                found = json.loads(line)
-                self._known[found["text"]] = found["answer"], Signals.read(found["signals"])
+            file.path.unlink(missing_ok=True)
+        self._file = file
+        self._questions = questions
+        self._made = file.read(questions)
 
-    def missing(self, questions: Sequence[Question]) -> list[Question]:
-        return [question for question in questions if question.text not in self._known]
+    @property
+    def missing(self) -> list[Question]:
+        return [question for question in self._questions if question.text not in self._made]
 
-    async def ask(
-        self,
-        model: LocalModel,
-        questions: Sequence[Question],
-        *,
-        at_once: int,
-        sampling: Sampling = GREEDY,
-    ) -> None:
-        """Ask those that are missing, and keep the answers."""
-        missing = self.missing(questions)
+    async def ask(self, model: LocalModel, *, at_once: int, sampling: Sampling = GREEDY) -> None:
+        """Ask what is missing."""
+        missing = self.missing
         with Progress(disable=not missing) as progress:
             task = progress.add_task("asking", total=len(missing))
-            for begin in range(0, len(missing), ASKED_BEFORE_KEPT):
-                drafts = await draft_all(
-                    model,
-                    missing[begin : begin + ASKED_BEFORE_KEPT],
-                    hold_back_tokens=HOLD_BACK_TOKENS,
-                    at_once=at_once,
-                    sampling=sampling,
-                    done=lambda: progress.advance(task),
-                )
-                self._keep(drafts)
 
-    def cases(self, questions: Sequence[Question], *, declines: str | None) -> list[Case]:
-        drafts = [Draft(question, *self._known[question.text]) for question in questions]
-        return [Case.of(draft, declines) for draft in drafts]
+            def keep(draft: Draft) -> None:
+                self._made[draft.question.text] = draft
+                self._file.append(draft)
+                progress.advance(task)
 
-    def _keep(self, drafts: Sequence[Draft]) -> None:
-        with self._file.open("a", encoding="utf-8") as file:
-            for draft in drafts:
-                self._known[draft.question.text] = draft.answer, draft.signals
-                line = {"text": draft.question.text, "answer": draft.answer}
-                file.write(json.dumps(line | {"signals": draft.signals.recorded()}) + "\n")
+            await draft_all(
+                model,
+                missing,
+                hold_back_tokens=HOLD_BACK_TOKENS,
+                at_once=at_once,
+                sampling=sampling,
+                done=keep,
+            )
+
+    def cases(self, *, declines: str | None) -> list[Case]:
+        return [Case.of(self._made[question.text], declines) for question in self._questions]

