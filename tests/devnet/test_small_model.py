@@ -86,7 +86,9 @@ async def test_a_conversation_too_long_for_it_is_the_callers_fault(model):
 
 async def test_calibration_can_ask_it(model):
     questions = [Question(text=text) for text in ("Capital of Peru?", "Hi")]
-    drafts = await draft_all(model, questions, hold_back_tokens=4, at_once=2)
+    drafts = await draft_all(
+        model, questions, hold_back_tokens=4, at_once=2, sampling=Sampling(4, temperature=0)
+    )
     for draft in drafts:
         assert draft.signals.tokens == 4
         assert draft.signals.min_logprob < 0

@@ -253,6 +253,12 @@ async def test_the_key_is_a_bearer_token_and_never_in_what_is_logged(ask, provid
     assert "sk-1234" not in "".join(traceback.format_exception(caught.value))
 
 
+async def test_a_key_that_the_server_repeats_in_the_stream_is_not_told_either(ask):
+    error = b'data: {"error": {"message": "no credit on sk-1234"}}\n\n'
+    with pytest.raises(LocalModelError, match=r"no credit on \[secret\]"):
+        await ask([error], api_key=SecretStr("sk-1234"))
+
+
 async def test_a_connection_left_open_after_done_does_not_delay_the_end(ask):
     started = time.monotonic()
     assert (await ask([*HELLO, 5.0]))[-1] == Finished("stop", 7, 3)

@@ -11,8 +11,12 @@ from tinybrain.upstreams.factory import build_small_model
 
 
 @asynccontextmanager
-async def open_small_model(settings: Settings) -> AsyncIterator[LocalModel]:
+async def open_small_model(
+    settings: Settings, *, slots: int | None = None
+) -> AsyncIterator[LocalModel]:
     """The small model, ready to be asked; `identity_of` tells what a router of it is bound to.
+
+    `slots` are TinyChat's, where not as many as set are wanted.
 
     Raises:
         ConfigError: TinyChat's checkpoint cannot be found or used.
@@ -23,7 +27,7 @@ async def open_small_model(settings: Settings) -> AsyncIterator[LocalModel]:
         return
     from tinybrain.engine.loading import load_tinychat  # noqa: PLC0415  # torch takes seconds
 
-    model = load_tinychat(settings)
+    model = load_tinychat(settings, slots=slots)
     try:
         yield model
     finally:

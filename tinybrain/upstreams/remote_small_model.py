@@ -28,7 +28,7 @@ from tinybrain.chat import (
 from tinybrain.errors import Busy, InvalidRequest, LocalModelError, UpstreamError
 from tinybrain.upstreams.completion import DONE, CompletionReader
 from tinybrain.upstreams.told_logprobs import ToldToken, told_in
-from tinybrain.upstreams.wire import bearer, payloads, read_error, request_body
+from tinybrain.upstreams.wire import bearer, payloads, read_error, request_body, without_key
 from tinybrain.usdc import Usdc
 
 TIMEOUT = httpx.Timeout(30, connect=5, pool=5)
@@ -106,7 +106,7 @@ class RemoteSmallModel:
                     yield Prefilled(None, 0)
                     async with aclosing(payloads(response, timeout_s=self._timeout_s)) as answer:
                         async for data in answer:
-                            for token in reader.read(data):
+                            for token in reader.read(without_key(data, self._api_key)):
                                 yield token
             except httpx.HTTPError:
                 # A connection that breaks after the end of the answer takes nothing from it.

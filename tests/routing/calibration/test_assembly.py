@@ -103,5 +103,10 @@ def test_a_small_model_behind_an_api_has_a_router_of_its_name_and_host(tmp_path)
     assert open_gate(settings).prefill is not None
 
 
+def test_a_small_model_behind_an_api_is_never_taken_for_the_shipped_checkpoint():
+    with pytest.raises(ConfigError, match=r"small@api\.example is behind an API"):
+        checkpoint_of(load_settings(**REMOTE))
+
+
 def test_tinychats_identity_is_its_hash():
     assert identity_of(load_settings()) == checkpoint_of(load_settings()).digest()

@@ -99,7 +99,16 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def checkpoint_of(settings: Settings) -> CheckpointFiles:
-    """The files of the checkpoint that is set; see `find_checkpoint`."""
+    """The files of the checkpoint that is set; see `find_checkpoint`.
+
+    Raises:
+        ConfigError: A file is missing, or the small model is behind an API and has none here.
+    """
+    if settings.small_model_url is not None:
+        raise ConfigError(
+            f"{identity_of(settings)} is behind an API and has no checkpoint here. Unset "
+            "TINYBRAIN_SMALL_MODEL_URL to use TinyChat."
+        )
     return find_checkpoint(
         checkpoint=settings.checkpoint,
         nanochat_base_dir=settings.nanochat_base_dir,
