@@ -28,6 +28,7 @@ bench: $(READY)  ## the benchmarks, quickly; see benchmarks/README.md
 	$(BIN)/python benchmarks/overhead.py --quick
 	$(BIN)/python benchmarks/payments.py --quick
 	$(BIN)/python benchmarks/engine.py --quick
+	$(BIN)/python benchmarks/routing.py --quick
 
 clean:  ## remove what was installed and built, and the devnet; never a real network's ledger
 	rm -rf $(VENV) .tinybrain/devnet .tinybrain/tools tests/e2e/typescript/node_modules build dist \

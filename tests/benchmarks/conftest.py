@@ -5,4 +5,4 @@ from pathlib import Path
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-sys.path.append(str(BENCHMARKS))
+sys.path += [str(BENCHMARKS), str(Path(__file__).parent)]
