@@ -8,7 +8,6 @@ from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.evaluation import auroc, ece
 from tinybrain.routing.calibration.features import RAW
 from tinybrain.routing.calibration.fitting import fit_logistic, fit_opening, told
-from tinybrain.routing.calibration.scorer import Scorer
 
 
 def judged(scorer, outcomes):

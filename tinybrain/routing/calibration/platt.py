@@ -38,9 +38,9 @@ def fit_line(x: Sequence[float], wrong: Sequence[bool]) -> tuple[float, float]:
     loss = _loss(x, wrong, slope, intercept)
     for _ in range(MOST_STEPS):
         by_slope, by_intercept = _newton_step(x, wrong, slope, intercept)
-        while (
-            found := _loss(x, wrong, slope + by_slope, intercept + by_intercept)
-        ) > loss and max(abs(by_slope), abs(by_intercept)) > TOLERANCE:
+        while (found := _loss(x, wrong, slope + by_slope, intercept + by_intercept)) > loss and max(
+            abs(by_slope), abs(by_intercept)
+        ) > TOLERANCE:
             by_slope, by_intercept = by_slope / 2, by_intercept / 2
         slope, intercept, loss = slope + by_slope, intercept + by_intercept, found
         if max(abs(by_slope), abs(by_intercept)) <= TOLERANCE:

@@ -17,31 +17,22 @@ OTHERS_ALLOWED = 2
 LONGEST = 30
 """An answer of more words of its own is an essay, of which single words say little."""
 
-STOP_WORDS = frozenset(
-    """
-    a about all also am an and any are as at be been being but by can could did do does for from
-    had has have he her here his how i if in into is it its itself just me my of off on one or our
-    out over own she so some such than that the their them then there these they this those to too
-    under up us very was we were what when where which while who whom whose why will with would
-    you your
-    called known named means mean meaning word answer yes no
-    """.split()
-)
-NUMBERS = {
-    word: str(number)
-    for number, word in enumerate(
-        """
-        zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-        fifteen sixteen seventeen eighteen nineteen
-        """.split()
-    )
-}
-TENS = {
-    word: 10 * number
-    for number, word in enumerate(
-        "twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2
-    )
-}
+FUNCTION_WORDS = """
+a about all also am an and any are as at be been being but by can could did do does for from had
+has have he her here his how i if in into is it its itself just me my of off on or our out over
+own she so some such than that the their them then there these they this those to too under up us
+very was we were what when where which while who whom whose why will with would you your
+called known named means mean meaning word answer yes no
+"""
+BELOW_TWENTY = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+sixteen seventeen eighteen nineteen
+"""
+FROM_TWENTY = "twenty thirty forty fifty sixty seventy eighty ninety"
+
+STOP_WORDS = frozenset(FUNCTION_WORDS.split())
+NUMBERS = {word: str(number) for number, word in enumerate(BELOW_TWENTY.split())}
+TENS = {word: 10 * number for number, word in enumerate(FROM_TWENTY.split(), start=2)}
 TWO_WORDS = re.compile(rf"\b({'|'.join(TENS)})[ -]({'|'.join(list(NUMBERS)[1:10])})\b")
 SHORT = 3
 """Words up to this length keep their s: gas, bus."""
@@ -59,9 +50,7 @@ DOES_NOT_KNOW = re.compile(
     r"|as an ai\b|i['\u2019]?m sorry|i am sorry|unable to|no (?:reliable )?information)",
     re.IGNORECASE,
 )
-DENIED = re.compile(
-    r"(?:\b(?:not|never)\b|n['\u2019]t\b)(?:(?!\bbut\b)[^.,;:!?])*", re.IGNORECASE
-)
+DENIED = re.compile(r"(?:\b(?:not|never)\b|n['\u2019]t\b)(?:(?!\bbut\b)[^.,;:!?])*", re.IGNORECASE)
 YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 SHORT_FORM = re.compile(r"(?<=\w)'(?:s|m|d|re|ve|ll)\b")
 WORD = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
@@ -69,10 +58,7 @@ WORD = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 
 def agrees(question: str, small: str, larger: str) -> bool | None:
     """Whether `small` answers `question` as `larger` does; None where the words do not tell."""
-    question = ASKED_POLITELY.sub(" ", question)
-    if OF_THE_MODEL.search(question) or not ASKS.search(question):
-        return None
-    if not larger.strip() or DOES_NOT_KNOW.search(larger):
+    if not _asks_for_facts(question) or not larger.strip() or DOES_NOT_KNOW.search(larger):
         return None
     said, heard = _yes_or_no(small), _yes_or_no(larger)
     if said and heard and said != heard:
@@ -87,6 +73,12 @@ def agrees(question: str, small: str, larger: str) -> bool | None:
         return True
     differs = any(word[0].isdigit() for word in missing) or missing & _names(small)
     return False if differs or len(own) <= OTHERS_ALLOWED else None
+
+
+def _asks_for_facts(question: str) -> bool:
+    """Not what is said to the model itself, as in small talk."""
+    question = ASKED_POLITELY.sub(" ", question)
+    return not OF_THE_MODEL.search(question) and ASKS.search(question) is not None
 
 
 def _yes_or_no(answer: str) -> str | None:

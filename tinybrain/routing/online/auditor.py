@@ -14,12 +14,13 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 from tinybrain.chat import Finished, LocalModel, Message, Sampling, Text, Upstream
 from tinybrain.errors import BudgetExceeded, TinyBrainError
 from tinybrain.payments.records import AUDIT, Label
 from tinybrain.routing.calibration.collecting import drafted
+from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.online.agreement import agrees
 from tinybrain.routing.online.book import Book
 from tinybrain.routing.signals import Signals
@@ -62,6 +63,15 @@ class Subject:
     checkpoint: str
     hold_back_tokens: int
     declines: str | None
+
+    @classmethod
+    def of(cls, router: Router) -> Self:
+        """What a router tells of it."""
+        return cls(
+            checkpoint=router.checkpoint,
+            hold_back_tokens=router.hold_back_tokens,
+            declines=router.declines,
+        )
 
 
 class Auditor:
@@ -156,16 +166,14 @@ class Auditor:
     async def _bought(self, answered: Answered) -> str:
         """The larger model's answer; nothing where it was cut short."""
         audit_id = AUDIT + answered.answer_id.removeprefix("ans_")
-        text = ""
-        events = self._upstream.generate(
-            answered.messages, answered.sampling, answer_id=audit_id
-        )
+        text, is_whole = "", False
+        events = self._upstream.generate(answered.messages, answered.sampling, answer_id=audit_id)
         async for event in events:
             if isinstance(event, Text):
                 text += event.text
-            if isinstance(event, Finished):
-                return text + event.text if event.reason == "stop" else ""
-        return ""
+            elif isinstance(event, Finished):
+                text, is_whole = text + event.text, event.reason == "stop"
+        return text if is_whole else ""
 
     async def _draft(self, answered: Answered) -> tuple[str, Signals]:
         asked = answered.local_sampling

@@ -17,7 +17,8 @@ def representative(labels: Sequence[Label]) -> list[Outcome]:
     weights = [1 / label.probability for label in labels]
     worth = int(sum(weights) ** 2 / sum(w * w for w in weights) + 1e-6) if weights else 0
     step = sum(weights) / worth if worth else 0.0
-    drawn, passed = [], 0.0
+    drawn: list[Outcome] = []
+    passed = 0.0
     for label, weight in zip(labels, weights, strict=True):
         passed += weight
         while len(drawn) < worth and (len(drawn) + 0.5) * step <= passed:

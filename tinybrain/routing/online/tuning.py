@@ -50,7 +50,9 @@ class Tuner:
         """Read the router's outcomes once."""
         outcomes = router.outcomes
         p_wrong = [
-            math.inf if o.declined or not start.admits(o.signals) else router.opening.p_wrong(o.signals)
+            math.inf
+            if o.declined or not start.admits(o.signals)
+            else router.opening.p_wrong(o.signals)
             for o in outcomes
         ]
         return cls(start, router, target, outcomes, Reference(p_wrong))
