@@ -1,6 +1,7 @@
-"""Tests find the made-up worlds of the calibration's tests."""
+"""Tests find the helpers beside them, and the made-up worlds of the calibration's tests."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "calibration"))
+HERE = Path(__file__).parent
+sys.path += [str(HERE), str(HERE.parent / "calibration")]

@@ -47,8 +47,8 @@ class Follower:
         while True:
             try:
                 await self.look()
-            except TinyBrainError as error:
-                logger.warning("The gate is not brought up to date: %s", error.message)
+            except (TinyBrainError, ValueError) as error:  # ValueError: rows of another version
+                logger.warning("The gate is not brought up to date: %s", error)
             await asyncio.sleep(self._period_s)
 
     async def look(self) -> None:
@@ -72,10 +72,9 @@ class Follower:
     def _tune(self, judged: Sequence[Judged], labels: Sequence[Label]) -> None:
         try:
             self._gate = self._tuner.gate(judged, labels)
-        except (ConfigError, ValueError) as error:
-            reason = error.message if isinstance(error, ConfigError) else str(error)
+        except ConfigError as error:
             if not self._refused:
-                logger.warning("The gate stays as it is, on %d labels: %s", len(labels), reason)
+                logger.warning("The gate stays as it is, on %d labels: %s", len(labels), error)
             self._refused = True
         else:
             self._refused = False
