@@ -16,6 +16,7 @@ SAME = [
     ("What is the chemical symbol of gold?", "Au", "Its symbol is Au."),
     ("What is the opposite of hot?", "The opposite of hot is cold.", "Cold."),
     ("Who has gills?", "Fish have gills.", "Fish, and some amphibians."),
+    ("What is the number of gold in the table?", "79 is the atomic number of gold.", "It is 79."),
     ("Is Paris in France?", "Yes, it is.", "Yes, Paris is the capital of France."),
 ]
 DIFFERENT = [
@@ -26,6 +27,8 @@ DIFFERENT = [
     ("What is 7 * 8?", "7 * 8 = 54, which is what a table of sums says.", "7 * 8 is 56."),
     ("How many legs has a spider?", "Six legs.", "Eight."),
     ("What is the opposite of hot?", "Warm.", "Cold."),
+    ("What do they pay with?", "They pay with the franc.", "They pay with the dollar."),
+    ("What is 13 in words?", "12.", "**thirteen**"),
     ("Is Paris in Italy?", "Yes.", "No, it is in France."),
 ]
 UNDECIDED = [

@@ -1,7 +1,7 @@
 """Does the small model's answer say what the larger one's says? Deterministic, English only.
 
-What is in the small answer beyond the question's own words must stand in the larger answer:
-names, numbers, other words that mean something. No model is asked, so that a label costs nothing
+What is in the small answer beyond the question's own words must stand in the larger answer, or
+all of a terse larger answer in the small one: names, numbers, words that mean something. No model is asked, so that a label costs nothing
 but the answer; the price is that only short answers of fact can be told apart. Where the words
 cannot decide, there is no label: small talk, paraphrases, a larger model that does not know.
 
@@ -63,13 +63,15 @@ def agrees(question: str, small: str, larger: str) -> bool | None:
     said, heard = _yes_or_no(small), _yes_or_no(larger)
     if said and heard and said != heard:
         return False
-    own = _words(small) - _words(question)
+    asked = _words(question)
+    own = _words(small) - asked
     if not own:
         return True if said and said == heard else None
     if len(own) > LONGEST or DENIED.search(small):
         return None
-    missing = own - _words(DENIED.sub(" ", larger))
-    if not missing:
+    others = _words(DENIED.sub(" ", larger)) - asked
+    missing = own - others
+    if not missing or (others and others <= own):
         return True
     differs = any(word[0].isdigit() for word in missing) or missing & _names(small)
     return False if differs or len(own) <= OTHERS_ALLOWED else None
