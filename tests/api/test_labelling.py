@@ -29,7 +29,7 @@ def offered(decision, end=WHOLE, choices=1):
     progress = Progress(0.0, choices)
     for event in (decision, Delta("Hel"), Delta("lo"), end):
         progress.note(Part(0, event))
-    return answered(REQUEST, "ans_1", progress)
+    return answered(REQUEST, "ans_1", progress.choices[0], progress.record("completed"))
 
 
 @pytest.mark.parametrize(("decision", "source"), [(KEPT, "audit"), (BOUGHT, "escalated")])

@@ -44,6 +44,7 @@ from tinybrain.payments.records import (
 )
 from tinybrain.payments.settlement import Outcome
 from tinybrain.routing.cascade import Cascade
+from tinybrain.routing.online.auditor import Answered
 from tinybrain.routing.online.service import Online
 from tinybrain.telemetry.metrics import Metrics
 
@@ -208,10 +209,12 @@ class Gateway:
         receipt = Receipt(admission.answer_id, self._receipt(request, admission, record, progress))
         reply = reply_of(progress.choices, receipt) if admission.paid else None
         await self._finish(admission, record, Charge.YES, reply)
-        labelled = answered(request, admission.answer_id, progress)
+        self._offer(answered(request, admission.answer_id, progress.choices[0], record))
+        return receipt
+
+    def _offer(self, labelled: Answered | None) -> None:
         if self.online is not None and labelled is not None:
             self.online.offer(labelled)
-        return receipt
 
     def _events(self, request: ChatRequest, admission: Admission) -> AsyncGenerator[Part, None]:
         choices = [

@@ -1,22 +1,22 @@
 """From an answer that ended to what may be labelled of it."""
 
-from tinybrain.api.progress import Progress
+from tinybrain.api.choices import Choice
 from tinybrain.api.requests import ChatRequest
+from tinybrain.payments.records import AnswerRecord
 from tinybrain.routing.online.auditor import Answered
 
 
-def answered(request: ChatRequest, answer_id: str, progress: Progress) -> Answered | None:
-    """The answer, if its question was put to the gate and it is whole.
+def answered(
+    request: ChatRequest, answer_id: str, choice: Choice, record: AnswerRecord
+) -> Answered | None:
+    """The answer, if its question was put to the gate, and one model wrote all of it.
 
-    One of several choices is not: the least sure of them would be judged for all.
+    One of several choices is none: the least sure of them would be judged for all.
     """
-    if len(progress.choices) != 1:
-        return None
-    (choice,) = progress.choices
     decision, end = choice.decision, choice.completed
-    if decision is None or decision.signals is None or decision.fallback:
+    if decision is None or decision.signals is None or end is None:
         return None
-    if end is None or end.finish_reason != "stop":
+    if record.choices is not None or record.fallback or end.finish_reason != "stop":
         return None
     return Answered(
         answer_id=answer_id,

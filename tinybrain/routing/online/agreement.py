@@ -1,9 +1,10 @@
 """Does the small model's answer say what the larger one's says? Deterministic, English only.
 
 What is in the small answer beyond the question's own words must stand in the larger answer, or
-all of a terse larger answer in the small one: names, numbers, words that mean something. No model is asked, so that a label costs nothing
-but the answer; the price is that only short answers of fact can be told apart. Where the words
-cannot decide, there is no label: small talk, paraphrases, a larger model that does not know.
+all of a terse larger answer in the small one: names, numbers, words that mean something. No model
+is asked, so that a label costs nothing but the answer; the price is that only short answers of
+fact can be told apart. Where the words cannot decide, there is no label: small talk, paraphrases,
+a larger model that does not know.
 
 Known to go wrong: a wrong answer that the larger one mentions as an aside counts as right, one
 right word said otherwise ("car", "automobile") as wrong, and the larger model as never wrong.
@@ -16,6 +17,8 @@ OTHERS_ALLOWED = 2
 """So many plain words that the larger answer lacks make another answer; more, a paraphrase."""
 LONGEST = 30
 """An answer of more words of its own is an essay, of which single words say little."""
+LONGEST_TEXT = 20_000
+"""Characters; comparing must not hold up the streams of its process."""
 
 FUNCTION_WORDS = """
 a about all also am an and any are as at be been being but by can could did do does for from had
@@ -46,7 +49,7 @@ ASKS = re.compile(
     re.IGNORECASE,
 )
 DOES_NOT_KNOW = re.compile(
-    r"\b(?:i(?: do not|['\u2019]?m not| am not| can(?:no|['\u2019])t|\s*don['\u2019]t)\b"
+    r"\b(?:i(?: do not|['\u2019]?m not| am not| can(?:no|['\u2019])t| don['\u2019]t)\b"
     r"|as an ai\b|i['\u2019]?m sorry|i am sorry|unable to|no (?:reliable )?information)",
     re.IGNORECASE,
 )
@@ -58,6 +61,7 @@ WORD = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 
 def agrees(question: str, small: str, larger: str) -> bool | None:
     """Whether `small` answers `question` as `larger` does; None where the words do not tell."""
+    question, small, larger = (text[:LONGEST_TEXT] for text in (question, small, larger))
     if not _asks_for_facts(question) or not larger.strip() or DOES_NOT_KNOW.search(larger):
         return None
     said, heard = _yes_or_no(small), _yes_or_no(larger)

@@ -14,7 +14,7 @@ from tinybrain.routing.online.drift import LIMIT
 from tinybrain.routing.online.tuning import NEWEST, Service, Tuner
 from tinybrain.telemetry.metrics import Metrics
 
-PERIOD_S = 60.0
+PERIOD_S = 300.0
 TOLD_FROM = 0.01
 """A threshold that moved by less is not worth a line in the log."""
 
@@ -61,7 +61,7 @@ class Follower:
         judged = await self._book.judged(checkpoint, limit=NEWEST)
         labels = await self._book.labels(checkpoint, limit=NEWEST)
         spend = await self._book.audit_spend()
-        # Streams go on meanwhile: this takes some ten milliseconds.
+        # Streams go on meanwhile: full windows take some tenths of a second.
         await asyncio.to_thread(self._tune, judged, labels)
         service = await asyncio.to_thread(self._tuner.service, judged)
         self._adopt(self._gate)
