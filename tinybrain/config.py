@@ -186,6 +186,11 @@ class Settings(BaseSettings):
     complexity_rule: bool = Field(True, validation_alias=_names("COMPLEXITY_RULE"))
     self_referential_rule: bool = Field(True, validation_alias=_names("SELF_REFERENTIAL_RULE"))
 
+    audit_share: float = Field(0.03, ge=0, le=0.05, validation_alias=_names("AUDIT_SHARE"))
+    audit_budget_per_day: UsdcSetting = Field(
+        Usdc(50_000), validation_alias=_names("AUDIT_BUDGET_PER_DAY")
+    )
+
     # Buying
     treasury_private_key: SecretStr | None = Field(
         None, validation_alias=_names("TREASURY_PRIVATE_KEY", "TREASURY_PRIVATE_KEY")

@@ -234,6 +234,7 @@ def open_service(devnet, web3, tinychat, tmp_path_factory):
             "ledger_url": f"sqlite+aiosqlite:///{ledger}",
             "gas_private_key": gas.key.to_0x_hex(),
             "api_key": API_KEY,
+            "audit_share": 0,  # what is bought is counted
         }
         settings = load_settings(**devnet_settings | own | changes)
         refunds = {"refunds": can_refund(settings)}

@@ -65,6 +65,7 @@ class Product:
                 env=os.environ
                 | {
                     "TINYBRAIN_API_KEY": API_KEY,
+                    "TINYBRAIN_AUDIT_SHARE": "0",  # what is bought is counted
                     "TINYBRAIN_INGRESS_REPLICAS": "2",  # claims must hold across replicas
                     "COLUMNS": "120",
                 },

@@ -42,6 +42,7 @@ def build_app(open_gateway: OpenGateway, scrape: Scrape) -> Starlette:
         async with open_gateway() as gateway:
             app.state.gateway = gateway  # Serve does not hand on what a lifespan yields
             app.state.scrape = scrape
+            gateway.start()
             yield
 
     return Starlette(

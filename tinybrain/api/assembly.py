@@ -14,12 +14,18 @@ from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import Facilitator
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.merchant import Merchant
+from tinybrain.payments.outcomes import OutcomeBook
 from tinybrain.payments.pricing import PriceList
 from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.records import Limits
 from tinybrain.payments.tab_accounts import TabAccounts
-from tinybrain.routing.calibration.assembly import open_gate, rules_of
+from tinybrain.routing.calibration.assembly import open_gate, open_router, rules_of, target_of
 from tinybrain.routing.cascade import Cascade
+from tinybrain.routing.gate import Gate
+from tinybrain.routing.online.auditor import Auditor, Subject
+from tinybrain.routing.online.follower import Follower
+from tinybrain.routing.online.service import Online
+from tinybrain.routing.online.tuning import Tuner
 from tinybrain.telemetry.metrics import Metrics
 
 CHAT_ROUTES = (CHAT_PATH, NATIVE_PATH, ORIGINAL_PATH)
@@ -70,6 +76,7 @@ def build_gateway(
     Raises:
         ConfigError: See `open_gate`.
     """
+    cascade = Cascade(local, upstream, rules=rules_of(settings), gate=open_gate(settings))
     ledger = Ledger(database, limits=Limits.of(settings))
     merchant = Merchant(settings, verifier)
     tabs = TabOffice(
@@ -85,7 +92,7 @@ def build_gateway(
         receipts=Receipts(database),
         merchant=merchant,
         prices=build_prices(settings),
-        cascade=Cascade(local, upstream, rules=rules_of(settings), gate=open_gate(settings)),
+        cascade=cascade,
         tabs=tabs,
         bar_tabs=BarTabs(settings, verifier, ledger=ledger, office=tabs),
         settle=settle,
@@ -93,4 +100,35 @@ def build_gateway(
         gas_low=gas_low,
         metrics=metrics,
         model_card=ModelCard.read(settings),
+        online=_online(settings, database, cascade, local, upstream, metrics),
     )
+
+
+def _online(
+    settings: Settings,
+    database: Database,
+    cascade: Cascade,
+    local: LocalModel,
+    upstream: Upstream,
+    metrics: Metrics,
+) -> Online | None:
+    """What keeps the gate at its target; nothing can where there is no router."""
+    router = open_router(settings)
+    if router is None:
+        return None
+    book = OutcomeBook(database)
+
+    def adopt(gate: Gate) -> None:
+        cascade.gate = gate
+
+    auditor = Auditor(
+        local=local,
+        upstream=upstream,
+        book=book,
+        subject=Subject.of(router),
+        share=settings.audit_share,
+        ended=metrics.audit,
+    )
+    tuner = Tuner.of(cascade.gate, router, target_of(settings) or router.target)
+    follower = Follower(tuner, book=book, adopt=adopt, metrics=metrics)
+    return Online(router.checkpoint, auditor, follower)

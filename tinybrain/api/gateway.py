@@ -10,12 +10,14 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import Context
+from dataclasses import replace
 from typing import Any
 
 from tinybrain.api.admission import Admission, Admissions, Credentials, Repeated
 from tinybrain.api.bar_tabs import BarTabs
 from tinybrain.api.choices import Part, merged
 from tinybrain.api.model_cards import ModelCard
+from tinybrain.api.labelling import answered
 from tinybrain.api.progress import Progress
 from tinybrain.api.rate_limit import Refusals
 from tinybrain.api.replies import events_of, reply_of
@@ -43,6 +45,8 @@ from tinybrain.payments.records import (
 )
 from tinybrain.payments.settlement import Outcome
 from tinybrain.routing.cascade import Cascade
+from tinybrain.routing.online.auditor import Answered
+from tinybrain.routing.online.service import Online
 from tinybrain.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -74,6 +78,7 @@ class Gateway:
         gas_low: GasLow,
         metrics: Metrics,
         model_card: ModelCard,
+        online: Online | None = None,
     ) -> None:
         self.settings = settings
         self.model_card = model_card
@@ -91,6 +96,7 @@ class Gateway:
         self._admissions = Admissions(
             ledger, merchant, self.refusals, metrics, api_key=settings.api_key
         )
+        self.online = online
         self._cascade = cascade
         self._running: dict[str, RunningAnswer] = {}
         self._background: set[asyncio.Task[Any]] = set()
@@ -151,10 +157,17 @@ class Gateway:
         for event in events_of(recorded.reply):
             yield event
 
+    def start(self) -> None:
+        """Begin to follow the routing target; needs a running event loop."""
+        if self.online is not None:
+            self.online.start()
+
     async def close(self) -> None:
-        """Wait for what runs in the background."""
+        """Wait for the answers and settlements under way; labels under way are given up."""
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
+        if self.online is not None:
+            await self.online.close()
 
     # --- making an answer
 
@@ -199,7 +212,12 @@ class Gateway:
         receipt = Receipt(admission.answer_id, self._receipt(request, admission, record, progress))
         reply = reply_of(progress.choices, receipt) if admission.paid else None
         await self._finish(admission, record, Charge.YES, reply)
+        self._offer(answered(request, admission.answer_id, progress.choices[0], record))
         return receipt
+
+    def _offer(self, labelled: Answered | None) -> None:
+        if self.online is not None and labelled is not None:
+            self.online.offer(labelled)
 
     def _events(self, request: ChatRequest, admission: Admission) -> AsyncGenerator[Part, None]:
         choices = [
@@ -271,6 +289,8 @@ class Gateway:
         charge: Charge,
         reply: dict[str, Any] | None,
     ) -> None:
+        if self.online is not None and record.signals is not None:
+            record = replace(record, checkpoint=self.online.checkpoint)
         await self.ledger.finish(admission.answer_id, record, charge=charge, reply=reply)
         self.metrics.answer(
             model=record.answered_by or "none",

@@ -72,10 +72,15 @@ async def _settlement(gateway: Gateway) -> str:
 
 
 async def stats(request: Request) -> Response:
-    """GET /stats: the last 24 hours from the ledger, latencies in milliseconds."""
+    """GET /stats: the last 24 hours from the ledger, latencies in milliseconds.
+
+    `routing` is what this replica last saw of the gate; empty where no router is.
+    """
     gateway: Gateway = request.app.state.gateway
     since = gateway.ledger.now_ms() - DAY_MS
-    return JSONResponse(await gateway.receipts.statistics(since_ms=since))
+    routing = gateway.online.standing if gateway.online else {}
+    told = await gateway.receipts.statistics(since_ms=since)
+    return JSONResponse(told | {"routing": routing})
 
 
 async def metrics(request: Request) -> Response:

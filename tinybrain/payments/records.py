@@ -7,6 +7,8 @@ from typing import Any
 from tinybrain.config import Flow, Settings
 from tinybrain.usdc import Usdc
 
+AUDIT = "aud_"
+"""How the id begins that a purchase has instead of an answer's, if it checks TinyChat's answer."""
 MIXED = "mixed"
 """Who wrote an answer whose choices are not all of the same model."""
 
@@ -80,6 +82,7 @@ class Limits:
     cost_per_hour: Usdc = Usdc(1_000_000)
     cost_per_day: Usdc = Usdc(5_000_000)
     cost_per_provider: Usdc = Usdc(5_000_000)  # a day
+    audits_per_day: Usdc = Usdc(50_000)
     margin: Usdc = Usdc(0)  # what an answer's price must exceed its cost by
 
     @classmethod
@@ -92,6 +95,7 @@ class Limits:
             cost_per_hour=settings.max_cost_per_hour,
             cost_per_day=settings.max_cost_per_day,
             cost_per_provider=settings.max_cost_per_provider,
+            audits_per_day=settings.audit_budget_per_day,
             margin=settings.min_margin,
         )
 
@@ -173,6 +177,7 @@ class AnswerRecord:
     reason: str | None = None
     rule: str | None = None
     signals: dict[str, Any] | None = None
+    checkpoint: str | None = None
     fallback: bool = False
     perplexity: float | None = None
     confidence: float | None = None
@@ -194,3 +199,32 @@ class NewPurchase:
     payer: str
     pay_to: str
     amount: Usdc
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether it checks an answer, instead of being sold on."""
+        return self.answer_id.startswith(AUDIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the gate measured for one answer, and why it was escalated, or "none"."""
+
+    signals: dict[str, Any]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """Whether the small model was right, where it doubted so much. No texts.
+
+    `source` is "audit", of an answer that was given, or "escalated", of a draft made afterwards;
+    `probability` that with which it was chosen.
+    """
+
+    checkpoint: str
+    source: str
+    signals: dict[str, Any]
+    is_declined: bool
+    is_right: bool
+    probability: float

@@ -38,6 +38,7 @@ answers = Table(
     Column("reason", String(16)),  # why it was escalated, or "none"
     Column("rule", String(40)),
     Column("signals", JSON),  # what the gate measured
+    Column("checkpoint", String(200)),  # whose router gave the gate, where it judged
     Column("fallback", Boolean, nullable=False),
     Column("perplexity", Float),
     Column("confidence", Float),
@@ -48,6 +49,21 @@ answers = Table(
     Column("choices", JSON(none_as_null=True)),  # the course of each, of several
     Index("answers_by_time", "created_ms"),
     Index("answers_by_outcome", "outcome", "created_ms"),
+    Index("answers_by_checkpoint", "checkpoint", "created_ms"),
+)
+
+outcomes = Table(  # labelled answers of the small model: was it right where it doubted so much
+    "outcomes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("checkpoint", String(200), nullable=False),
+    Column("source", String(16), nullable=False),  # audit | escalated
+    Column("signals", JSON, nullable=False),
+    Column("is_declined", Boolean, nullable=False),
+    Column("is_right", Boolean, nullable=False),
+    Column("probability", Float, nullable=False),  # with which it was chosen to be labelled
+    Index("outcomes_by_checkpoint", "checkpoint", "id"),
 )
 
 replies = Table(

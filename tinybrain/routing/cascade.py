@@ -88,7 +88,10 @@ class _Course:
 
 
 class Cascade:
-    """The way to answer with one small and one larger model."""
+    """The way to answer with one small and one larger model.
+
+    `gate` may be replaced at any time: a question goes by the one that it finds.
+    """
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class Cascade:
         self._local = local
         self._upstream = upstream
         self._rules = rules
-        self._gate = gate
+        self.gate = gate
         self._first_event_timeout_s = first_event_timeout_s
 
     def answer(
@@ -139,7 +142,7 @@ class Cascade:
         ruling = self._rules.decide(question.messages)
         course = _Course(ruling.reason, ruling.rule or ruling.prior)
         if ruling.verdict != "escalate":
-            gate = self._gate if ruling.verdict is None else None
+            gate = self.gate if ruling.verdict is None else None
             async with aclosing(self._draft(question, course, gate)) as events:
                 async for event in events:
                     yield event

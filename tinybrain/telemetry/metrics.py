@@ -106,6 +106,25 @@ class Metrics:
         self._spend = meters.counter(
             "tinybrain_spend_usdc_atomic", "Atomic USDC paid to upstreams", ["provider"]
         )
+        self._audits = meters.counter(
+            "tinybrain_audits", "Answers chosen to be labelled", ["source", "outcome"]
+        )
+        self._audit_spend = meters.gauge(
+            "tinybrain_audit_spend_usdc_atomic", "Atomic USDC of audits in the last 24 hours", []
+        )
+        self._labels = meters.gauge(
+            "tinybrain_routing_labels", "Labels in the window", ["source", "verdict"]
+        )
+        self._escalation_rate = meters.gauge(
+            "tinybrain_routing_escalation_rate", "Share of the judged answers", []
+        )
+        self._target = meters.gauge("tinybrain_routing_target", "What the gate follows", ["kind"])
+        self._threshold = meters.gauge(
+            "tinybrain_routing_threshold", "P(wrong) up to which answers are kept", []
+        )
+        self._drift = meters.gauge(
+            "tinybrain_routing_drift", "Population stability index of P(wrong)", []
+        )
 
     def request(self, route: str, status: int) -> None:
         """One HTTP request was answered."""
@@ -160,6 +179,28 @@ class Metrics:
     def spend(self, amount: int, provider: str) -> None:
         """Money went to an upstream."""
         self._spend.inc(amount, {"provider": provider})
+
+    def audit(self, source: str, outcome: str) -> None:
+        """An answer was chosen to be labelled: right, wrong, undecided, failed, budget, dropped."""
+        self._audits.inc(1, {"source": source, "outcome": outcome})
+
+    def audit_spend(self, amount: int) -> None:
+        """Audits cost so much in the last 24 hours."""
+        self._audit_spend.set(amount, {})
+
+    def labels(self, source: str, verdict: str, count: int) -> None:
+        """So many labels of the window say right or wrong."""
+        self._labels.set(count, {"source": source, "verdict": verdict})
+
+    def gate(self, *, threshold: float, target: float, kind: str) -> None:
+        """What the gate does now, and what it follows: an escalation_rate or a local_error."""
+        self._threshold.set(threshold, {})
+        self._target.set(target, {"kind": kind})
+
+    def judged(self, *, escalated: float, drift: float) -> None:
+        """Of the latest judged answers."""
+        self._escalation_rate.set(escalated, {})
+        self._drift.set(drift, {})
 
 
 class Levels:

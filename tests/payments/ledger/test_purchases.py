@@ -72,6 +72,27 @@ async def test_released_and_old_purchases_free_the_budget(
     await ledger.reserve(new_purchase(1_000))
 
 
+async def test_32_audits_at_once_never_exceed_their_budget_by_one_unit(
+    two_ledgers, race, books, new_purchase
+):
+    ledgers = two_ledgers(audits_per_day=7_999)
+    audits = (new_purchase(1_000, f"aud_{n}") for n in range(32))
+    results = await race(ledgers[n % 2].reserve(audit) for n, audit in enumerate(audits))
+    assert sum(isinstance(result, int) for result in results) == 7
+    refused = [str(result) for result in results if isinstance(result, BudgetExceeded)]
+    assert len(refused) == 25
+    assert all("TINYBRAIN_AUDIT_BUDGET_PER_DAY" in each for each in refused)
+    await ledgers[0].reserve(new_purchase(1_000, "ans_1"))
+
+
+async def test_an_audit_is_a_cost_without_an_answer(ledger, books, receipts, new_purchase):
+    purchase = await ledger.reserve(new_purchase(1_000, "aud_1"))
+    await ledger.signed(purchase, nonce="0xAB", valid_before=1)
+    await ledger.paid(purchase, transaction="0x1")
+    assert await books.journal() == [("purchase", "cost", "wallet:0x" + "b" * 40, 1_000)]
+    assert (await receipts.statistics(since_ms=0))["profit"] == -1_000
+
+
 async def test_a_providers_cap_is_its_own(database, clock, new_purchase):
     ledger = Ledger(database, clock=clock, limits=Limits(cost_per_provider=1_000))
     await ledger.reserve(new_purchase(1_000))

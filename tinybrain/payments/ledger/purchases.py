@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tinybrain.errors import BudgetExceeded, UpstreamError
 from tinybrain.payments.ledger import journal
 from tinybrain.payments.ledger.part import NOTE_CHARS, LedgerPart, require_change, values_of
-from tinybrain.payments.records import NewPurchase, PurchaseState
+from tinybrain.payments.records import AUDIT, NewPurchase, PurchaseState
 from tinybrain.payments.schema import answers, providers, purchases
 from tinybrain.usdc import format_usdc
 
@@ -196,11 +196,15 @@ class Purchases(LedgerPart):
         self, connection: AsyncConnection, purchase: NewPurchase, now: int
     ) -> None:
         of_host = purchases.c.provider == purchase.provider
-        for setting, cap, period_ms, which in (
+        caps: list[tuple[str, int, int, ColumnElement[bool] | None]] = [
             ("TINYBRAIN_MAX_COST_PER_HOUR", self._limits.cost_per_hour, HOUR_MS, None),
             ("TINYBRAIN_MAX_COST_PER_DAY", self._limits.cost_per_day, DAY_MS, None),
             ("TINYBRAIN_MAX_COST_PER_PROVIDER", self._limits.cost_per_provider, DAY_MS, of_host),
-        ):
+        ]
+        if purchase.is_audit:
+            budget = self._limits.audits_per_day
+            caps.append(("TINYBRAIN_AUDIT_BUDGET_PER_DAY", budget, DAY_MS, is_audit()))
+        for setting, cap, period_ms, which in caps:
             spent = await _spent(connection, now - period_ms, which)
             if spent + purchase.amount > cap:
                 raise BudgetExceeded(
@@ -226,6 +230,11 @@ class Purchases(LedgerPart):
         )
         query = select(purchases).where(purchases.c.id == purchase_id)
         return (await connection.execute(query)).one()
+
+
+def is_audit() -> ColumnElement[bool]:
+    """The purchases that check answers."""
+    return purchases.c.answer_id.startswith(AUDIT, autoescape=True)
 
 
 def _is_paid(purchase_id: int) -> ColumnElement[bool]:

@@ -74,8 +74,20 @@ async def draft(
     model: LocalModel, question: Question, sampling: Sampling, hold_back_tokens: int
 ) -> Draft:
     """Ask one question."""
+    asked = [Message("user", question.text)]
+    return Draft(question, *await drafted(model, asked, sampling, hold_back_tokens))
+
+
+async def drafted(
+    model: LocalModel, messages: Sequence[Message], sampling: Sampling, hold_back_tokens: int
+) -> tuple[str, Signals]:
+    """What the small model says, and the signals of its first `hold_back_tokens` tokens.
+
+    Raises:
+        LocalModelError: The answer broke off.
+    """
     prefilled, tokens, text = None, list[Token](), ""
-    async for event in model.generate([Message("user", question.text)], sampling):
+    async for event in model.generate(messages, sampling):
         match event:
             case Prefilled():
                 prefilled = event
@@ -84,5 +96,5 @@ async def draft(
                 text += event.text
             case Finished():
                 signals = Signals.of(tokens[:hold_back_tokens], prefilled)
-                return Draft(question, text + event.text, signals)
+                return text + event.text, signals
     raise LocalModelError("The small model's answer broke off.")

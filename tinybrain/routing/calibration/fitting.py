@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.evaluation import auroc
 from tinybrain.routing.calibration.features import FEATURES, PREFILL, RAW
-from tinybrain.routing.calibration.outcomes import Outcome
+from tinybrain.routing.calibration.outcomes import FEWEST, FEWEST_OF_A_LABEL, Outcome, answered
+from tinybrain.routing.calibration.platt import platt
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.calibration.scorer import Scorer
 from tinybrain.routing.calibration.splits import families_left_out, halves
@@ -21,8 +22,6 @@ Floats = NDArray[np.float64]
 RIDGE = 10.0
 """Penalty on squared weights of standardised features; a few hundred outcomes outweigh it."""
 
-FEWEST = 200
-FEWEST_OF_A_LABEL = 20
 MOST_STEPS, MOST_SWEEPS = 50, 500
 TOLERANCE = 1e-5
 
@@ -61,11 +60,6 @@ def fit_router(
         opening=platt(opening, answered(kept)),
         prefill=platt(prefill, kept) if prefill else None,
     )
-
-
-def answered(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that the small model did not decline."""
-    return [o for o in outcomes if not o.declined]
 
 
 def fit_opening(outcomes: Sequence[Outcome]) -> Scorer:
@@ -109,21 +103,6 @@ def fit_scorer(outcomes: Sequence[Outcome], names: Sequence[str]) -> Scorer | No
     return Scorer(
         intercept=float(intercept - weights @ mean),
         weights={n: float(w) for n, w in zip(names, weights, strict=True) if w > 0},
-    )
-
-
-def platt(scorer: Scorer, outcomes: Sequence[Outcome]) -> Scorer:
-    """The same ranking, with the slope and intercept that fit these outcomes: calibrated.
-
-    Source: Platt, 1999.
-    """
-    x = _matrix([o.signals for o in outcomes], list(scorer.weights))
-    logits = x @ np.array(list(scorer.weights.values())) + scorer.intercept
-    wrong = np.array([not o.right for o in outcomes], dtype=np.float64)
-    (slope,), intercept = fit_logistic(logits[:, None], wrong, ridge=1e-6)
-    return Scorer(
-        intercept=float(intercept + slope * scorer.intercept),
-        weights={name: float(slope * weight) for name, weight in scorer.weights.items()},
     )
 
 

@@ -1,13 +1,18 @@
 """Labelled outcomes, one a JSON line: how much the small model doubted, and was it right."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.signals import Signals
+
+FEWEST = 200
+"""Fewer calibrate nothing."""
+FEWEST_OF_A_LABEL = 20
+"""As many of them must be right, and as many wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,11 @@ class Outcome:
             "declined": self.declined,
             "signals": self.signals.recorded(),
         }
+
+
+def answered(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Those that the small model did not decline."""
+    return [o for o in outcomes if not o.declined]
 
 
 def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:

@@ -28,13 +28,18 @@ class Scorer(BaseModel):
 
     def p_wrong(self, signals: Signals) -> float:
         """The probability, in [0, 1], that the answer is wrong; 1 where a signal was not told."""
+        logit = self.logit(signals)
+        return 1.0 if logit is None else logistic(logit)
+
+    def logit(self, signals: Signals) -> float | None:
+        """Its log-odds; None where a signal was not told."""
         logit = self.intercept
         for name, weight in self.weights.items():
             value = FEATURES[name](signals)
             if value is None:
-                return 1.0
+                return None
             logit += weight * value
-        return logistic(logit)
+        return logit
 
 
 def logistic(logit: float) -> float:

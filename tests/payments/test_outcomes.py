@@ -1,0 +1,93 @@
+"""Judged answers and their labels are kept per checkpoint, and what audits cost is known."""
+
+import asyncio
+import contextlib
+import sqlite3
+
+import pytest
+
+from tinybrain.errors import LedgerUnavailable
+from tinybrain.payments.database import Database
+from tinybrain.payments.outcomes import OutcomeBook
+from tinybrain.payments.records import AnswerRecord, Charge, Judged, Label
+
+SIGNALS = {"min_logprob": -0.5, "perplexity": None}
+
+
+@pytest.fixture
+def book(database, clock):
+    return OutcomeBook(database, clock=clock)
+
+
+def label(checkpoint="here", **changes):
+    values = {
+        "checkpoint": checkpoint,
+        "source": "audit",
+        "signals": SIGNALS,
+        "is_declined": False,
+        "is_right": True,
+        "probability": 0.03,
+    }
+    return Label(**(values | changes))
+
+
+@pytest.fixture
+def answered(ledger, clock, new_answer):
+    """Records an answer a second after the last."""
+
+    async def record(number, **values):
+        clock.now += 1
+        await ledger.begin(new_answer(number), None)
+        record = AnswerRecord("completed", **values)
+        await ledger.finish(new_answer(number).id, record, charge=Charge.NO)
+
+    return record
+
+
+async def test_labels_come_back_as_they_were_the_newest_first(book):
+    labels = [label(), label(source="escalated", is_right=False, is_declined=True)]
+    for each in [*labels, label("elsewhere")]:
+        await book.record(each)
+    assert await book.labels("here", limit=9) == labels[::-1]
+    assert await book.labels("here", limit=1) == labels[1:]
+
+
+async def test_judged_are_the_answers_of_a_checkpoints_gate(book, answered):
+    await answered(1, reason="none", signals=SIGNALS, checkpoint="here")
+    await answered(2, reason="uncertainty", signals=SIGNALS, checkpoint="here")
+    await answered(3, reason="keyword")
+    await answered(4, reason="none", signals=SIGNALS, checkpoint="elsewhere")
+    await answered(5, reason="none", signals=SIGNALS, checkpoint="here", choices=[{}, {}])
+    found = [Judged(SIGNALS, "uncertainty"), Judged(SIGNALS, "none")]
+    assert await book.judged("here", limit=9) == found
+    assert await book.judged("here", limit=1) == found[:1]
+
+
+async def test_audits_are_told_from_what_is_sold_on_for_a_day(book, ledger, clock, new_purchase):
+    for answer_id in ("ans_1", "aud_2", "aud_3", "audits"):
+        bought = await ledger.reserve(new_purchase(1_000, answer_id))
+    await ledger.release_purchase(bought, note="refused")
+    assert await book.audit_spend() == 2_000
+    clock.now += 86_400
+    assert await book.audit_spend() == 0
+
+
+async def test_replicas_write_side_by_side(database_url, clock):
+    databases = [await Database.open(database_url) for _ in range(2)]
+    books = [OutcomeBook(each, clock=clock) for each in databases]
+    await asyncio.gather(*(books[n % 2].record(label()) for n in range(20)))
+    assert len(await books[0].labels("here", limit=99)) == 20
+    for each in databases:
+        await each.close()
+
+
+async def test_a_locked_database_is_said_to_be_unavailable(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinybrain.payments.sqlite.BUSY_TIMEOUT_S", 0.1)
+    path = tmp_path / "ledger.db"
+    database = await Database.open(f"sqlite+aiosqlite:///{path}")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerUnavailable):
+            await OutcomeBook(database).record(label())
+        assert await OutcomeBook(database).labels("here", limit=9) == []
+    await database.close()

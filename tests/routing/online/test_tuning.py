@@ -1,0 +1,127 @@
+"""The gate that follows from the ledger: at its target, and not moved by too little."""
+
+from dataclasses import replace
+
+import pytest
+from days import decide, doubtful, harder
+from worlds import outcome, router, world
+
+from tinybrain.errors import ConfigError
+from tinybrain.payments.records import Label
+from tinybrain.routing.calibration.gates import calibrated_gate, expected
+from tinybrain.routing.calibration.target import Target
+from tinybrain.routing.online.drift import LIMIT
+from tinybrain.routing.online.tuning import Tuner
+
+RATE, ERROR = Target(escalation_rate=0.5), Target(max_local_error=0.2)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return router(world(1200))
+
+
+def tuner(made, target):
+    return Tuner.of(calibrated_gate(made, target), made, target)
+
+
+def labelled(outcomes, probability=0.03):
+    return [
+        Label(
+            checkpoint="c",
+            source="audit",
+            signals=o.signals.recorded(),
+            is_declined=False,
+            is_right=o.right,
+            probability=probability,
+        )
+        for o in outcomes
+    ]
+
+
+@pytest.mark.parametrize("target", [RATE, ERROR])
+def test_with_nothing_to_learn_from_the_gate_is_the_one_of_the_start(made, target):
+    found = tuner(made, target)
+    assert found.gate([], []) == found.start
+
+
+def test_a_drifting_escalation_rate_is_brought_back_to_its_target(made):
+    found = tuner(made, RATE)
+    before = decide(found.start, harder(400))
+    assert found.service(before).escalated > 0.6
+    gate = found.gate(before, [])
+    after = decide(gate, harder(2000, seed=1))
+    assert found.service(after).escalated == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_rate_comes_back_whatever_gate_decided_before(made):
+    """Recomputed from what was measured: the tracking cannot swing or run away."""
+    found = tuner(made, RATE)
+    first = found.gate(decide(found.start, harder(400)), [])
+    assert found.gate(decide(first, harder(400)), []) == first
+
+
+def test_declined_questions_count_as_escalated(made):
+    found = tuner(made, RATE)
+    judged = decide(found.start, world(400, seed=5))
+    declined = [replace(each, reason="declined") for each in judged[:100]]
+    gate = found.gate(declined + judged[100:], [])
+    kept = [gate.releases(o.signals) for o in world(400, seed=5)[100:]]
+    assert sum(kept) / 400 == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("count", "moves"), [(199, False), (200, True)])
+def test_199_judged_answers_do_not_move_the_rates_threshold_and_200_may(made, count, moves):
+    found = tuner(made, RATE)
+    gate = found.gate(decide(found.start, harder(count)), [])
+    assert (gate != found.start) is moves
+
+
+@pytest.mark.parametrize(("count", "moves"), [(199, False), (200, True)])
+def test_199_labels_move_nothing_and_200_may(made, count, moves):
+    found = tuner(made, ERROR)
+    gate = found.gate([], labelled(doubtful(count)))
+    assert (gate != found.start) is moves
+
+
+def test_200_labels_that_are_worth_fewer_move_nothing(made):
+    found = tuner(made, ERROR)
+    labels = labelled(doubtful(200))
+    labels[0] = replace(labels[0], probability=0.001)
+    assert found.gate([], labels) == found.start
+
+
+def test_labels_that_are_nearly_all_right_calibrate_nothing(made):
+    found = tuner(made, ERROR)
+    right = [o for o in world(800) if o.right]
+    assert found.gate([], labelled(right[:300])) == found.start
+
+
+def test_recalibrated_p_wrong_is_right_on_average_and_keeps_the_error(made):
+    found = tuner(made, ERROR)
+    gate = found.gate([], labelled(doubtful(1000)))
+    another = doubtful(1000, seed=9)
+    p_wrong = [gate.opening.estimate(o.signals) for o in another]
+    assert sum(p_wrong) / 1000 == pytest.approx(0.5, abs=0.05)
+    assert expected(found.start, another).escalated > expected(gate, another).escalated
+    assert expected(gate, another).local_error < 0.2
+
+
+def test_labels_on_which_the_target_cannot_be_reached_are_said_to_be(made):
+    blind = [outcome(0.5, right=n % 2 == 0) for n in range(400)]
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        tuner(made, ERROR).gate([], labelled(blind))
+
+
+def test_a_gate_that_would_keep_nothing_is_refused(made):
+    found = tuner(made, RATE)
+    judged = [replace(each, reason="declined") for each in decide(found.start, world(300))]
+    with pytest.raises(ConfigError, match="escalates every one"):
+        found.gate(judged, [])
+
+
+def test_other_questions_are_told_as_drift(made):
+    found = tuner(made, RATE)
+    assert found.service(decide(found.start, world(600, seed=5))).drift < LIMIT
+    assert found.service(decide(found.start, doubtful(600))).drift > LIMIT
+    assert found.service(decide(found.start, doubtful(199))) == (199, None, None)

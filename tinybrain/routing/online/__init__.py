@@ -1,0 +1,1 @@
+"""The gate in service: answers are audited, the threshold follows its target, drift is told."""

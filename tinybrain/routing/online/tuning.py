@@ -1,0 +1,111 @@
+"""From what the ledger holds to the gate: the threshold that keeps to the target now.
+
+A function of the rows alone, so every replica comes to the same gate, and a restart loses nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from tinybrain.payments.records import Judged, Label
+from tinybrain.routing.calibration.gates import opening_limit, self_test
+from tinybrain.routing.calibration.outcomes import FEWEST, FEWEST_OF_A_LABEL, Outcome, answered
+from tinybrain.routing.calibration.platt import platt
+from tinybrain.routing.calibration.router import Router
+from tinybrain.routing.calibration.scorer import Scorer
+from tinybrain.routing.calibration.target import Target
+from tinybrain.routing.gate import Gate, Limit
+from tinybrain.routing.online.drift import Reference
+from tinybrain.routing.online.labels import representative
+from tinybrain.routing.signals import Signals
+
+NEWEST = 2_000
+"""So many judged answers, and so many labels, are looked at."""
+
+KEPT = "none"
+JUDGED_BY_OPENING = (KEPT, "uncertainty")
+
+
+class Service(NamedTuple):
+    """What was decided so far. `drift` and `escalated` are None below `FEWEST` answers."""
+
+    judged: int
+    escalated: float | None
+    drift: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tuner:
+    """Moves the threshold of the gate that the service started with."""
+
+    start: Gate
+    router: Router
+    target: Target
+    outcomes: Sequence[Outcome]
+    reference: Reference
+
+    @classmethod
+    def of(cls, start: Gate, router: Router, target: Target) -> "Tuner":
+        """Read the router's outcomes once."""
+        outcomes = router.outcomes
+        p_wrong = [
+            math.inf
+            if o.declined or not start.admits(o.signals)
+            else router.opening.p_wrong(o.signals)
+            for o in outcomes
+        ]
+        return cls(start, router, target, outcomes, Reference(p_wrong))
+
+    def gate(self, judged: Sequence[Judged], labels: Sequence[Label]) -> Gate:
+        """The gate of now; the one of the start where there is too little to learn from.
+
+        A target of escalation is kept on the latest judged answers, one of error on the labels.
+        Either takes at least `FEWEST` of them.
+
+        Raises:
+            ConfigError: The target cannot be reached on these labels, or the gate would always
+                do the same.
+        """
+        sample = representative(labels)
+        scorer = self._recalibrated(sample)
+        if self.target.escalation_rate is not None:
+            # Recalibrating ranks as before: without answers to count, nothing would change.
+            if len(judged) < FEWEST:
+                return self.start
+            scorer = scorer or self.router.opening
+            threshold = self.target.threshold(_p_wrong(scorer, judged), [])
+            opening = Limit(estimate=scorer.p_wrong, max_p_wrong=threshold)
+        elif scorer is not None:
+            opening = opening_limit(scorer, self.start.prefill, self.target, sample)
+        else:
+            return self.start
+        gate = replace(self.start, opening=opening)
+        self_test(gate, self.outcomes)
+        return gate
+
+    def service(self, judged: Sequence[Judged]) -> Service:
+        """What these answers tell of the service."""
+        n = len(judged)
+        if n < FEWEST:
+            return Service(n, None, None)
+        escalated = sum(answer.reason != KEPT for answer in judged) / n
+        p_wrong = _p_wrong(self.router.opening, judged)
+        return Service(n, escalated, self.reference.stability(p_wrong))
+
+    def _recalibrated(self, sample: Sequence[Outcome]) -> Scorer | None:
+        told = answered(sample)
+        wrong = sum(not o.right for o in told)
+        if len(sample) < FEWEST or min(wrong, len(told) - wrong) < FEWEST_OF_A_LABEL:
+            return None
+        return platt(self.router.opening, told)
+
+
+def _p_wrong(scorer: Scorer, judged: Sequence[Judged]) -> list[float]:
+    """Infinite where the question was escalated whatever its first tokens say."""
+    return [
+        scorer.p_wrong(Signals.read(answer.signals))
+        if answer.reason in JUDGED_BY_OPENING
+        else math.inf
+        for answer in judged
+    ]
