@@ -2,7 +2,7 @@
 
 It takes TinyChat's place: the gate judges what it is sure of. What such an API does not tell stays
 unknown: perplexities, entropies, and how long the prompt is before the answer has ended. The
-log-probabilities must be those at temperature 1, as llama.cpp's, vLLM's and OpenAI's are.
+log-probabilities must be those at temperature 1, whatever the request's, as llama.cpp's are.
 Reasoning is neither shown nor measured: only the answer's tokens count.
 """
 
