@@ -1,6 +1,7 @@
 """From settings to the gate: whose router it is, what it is asked for, what does without one."""
 
 import logging
+from dataclasses import replace
 
 from tinybrain.config import Settings
 from tinybrain.engine.checkpoint_files import CheckpointFiles, find_checkpoint
@@ -57,7 +58,8 @@ def open_gate(settings: Settings) -> Gate:
             f"calibrated on the first {router.hold_back_tokens} tokens. Unset it, or calibrate "
             "again."
         )
-    return calibrated_gate(router, target)
+    gate = calibrated_gate(router, target)
+    return gate if settings.continue_on_doubt else replace(gate, later=None)
 
 
 def target_of(settings: Settings) -> Target | None:
