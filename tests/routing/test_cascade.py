@@ -42,6 +42,7 @@ from tinybrain.errors import BudgetExceeded, Busy, InvalidRequest, LocalModelErr
 from tinybrain.routing.cascade import Cascade
 from tinybrain.routing.events import Completed, Decision, Delta
 from tinybrain.routing.rules import Rules
+from tinybrain.usdc import Usdc
 
 
 async def test_what_the_gate_judged_comes_with_the_decision():
@@ -212,6 +213,11 @@ async def test_tinychat_stands_in_for_an_upstream_that_cannot_begin(script):
         *(Delta(text) for text in "abcde"),
         Completed("stop", 4, 5),
     ]
+
+
+async def test_what_was_paid_for_an_empty_answer_is_a_cost_all_the_same():
+    empty = [Finished("stop", 4, 0, "", Usdc(900), "0xa")]
+    assert (await World([UNSURE, UNSURE], [empty]).ask())[-1].cost == 900
 
 
 async def test_tinychat_stands_in_for_an_upstream_that_a_rule_chose():

@@ -178,6 +178,11 @@ async def test_tinychat_goes_on_with_its_own_draft_if_the_larger_model_cannot_be
     assert events[-1] == Completed("stop", 4, 8)
 
 
+async def test_what_was_paid_for_nothing_new_is_a_cost_all_the_same():
+    echo = [Text("three four"), Finished("stop", 9, 2, "", Usdc(900), "0xa")]
+    assert (await world(echo).ask())[-1] == Completed("stop", 4, 8, Usdc(900), "0xa")
+
+
 async def test_one_that_begins_the_sentence_anew_is_no_continuation():
     anew = [Text("One two three four, no: five."), Finished("stop", 9, 7)]
     script = [PREFILLED, *SURE_WORDS, *tokens(" five", " six"), *DOUBTFUL, END]

@@ -16,7 +16,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 from tinybrain.chat import (
     Finished,
@@ -44,7 +44,7 @@ from tinybrain.routing.events import (
 )
 from tinybrain.routing.gate import Gate, Limit
 from tinybrain.routing.handover import handed_over
-from tinybrain.routing.local_events import hold_back, next_event
+from tinybrain.routing.model_events import closing, hold_back, next_event
 from tinybrain.routing.rules import Rules
 from tinybrain.routing.signals import Signals
 from tinybrain.routing.watched_draft import Watch, WatchedDraft
@@ -52,7 +52,6 @@ from tinybrain.routing.watched_draft import Watch, WatchedDraft
 Policy = Literal["auto", "local", "upstream"]
 """Who may answer: the cascade decides, TinyChat alone, or the larger model alone."""
 
-E = TypeVar("E")
 logger = logging.getLogger(__name__)
 
 
@@ -75,7 +74,10 @@ class _Question:
 
 @dataclass(slots=True)
 class _Course:
-    """What became known on the way; `decided` says that the caller has seen who answers."""
+    """What became known on the way; `decided` says that the caller has seen who answers.
+
+    `bought` is the end of what was paid for, shown or not.
+    """
 
     reason: EscalationReason = "none"
     rule: str | None = None
@@ -84,6 +86,7 @@ class _Course:
     signals: Signals | None = None
     decided: bool = False
     draft: WatchedDraft | None = None
+    bought: Finished | None = None
 
     def judged(self, signals: Signals, limit: Limit) -> None:
         self.signals = signals
@@ -198,15 +201,14 @@ class Cascade:
         draft, prefilled = course.draft, course.prefilled
         if draft is None or prefilled is None:
             raise ValueError("only a draft that was begun can be continued")
-        told = replace(otherwise, answered_by="upstream", model=self._upstream.name, fallback=False)
-        begun = False
+        name, purchase, begun = self._upstream.name, _Course(), False
         try:
             events = handed_over(
-                self._from_upstream(question.continuing(draft), _Course()),
+                self._from_upstream(question.continuing(draft), purchase),
                 shown=draft.shown,
                 prompt_tokens=prefilled.prompt_tokens,
                 shown_tokens=draft.shown_tokens,
-                told=told,
+                told=replace(otherwise, answered_by="upstream", model=name, fallback=False),
             )
             async with aclosing(events) as rest:
                 async for event in rest:
@@ -215,7 +217,8 @@ class Cascade:
         except UpstreamError as error:
             if begun:
                 raise
-            logger.warning("%s failed, TinyChat goes on: %s", self._upstream.name, error)
+            logger.warning("%s failed, TinyChat goes on: %s", name, error)
+            course.bought = purchase.bought
             yield otherwise
 
     async def _escalate(
@@ -286,7 +289,7 @@ class Cascade:
                     break
                 else:
                     draft.add(await next_event(events))
-        yield _completed(draft.end)
+        yield _completed(draft.end, course.bought or draft.end)
 
     async def _from_upstream(
         self, question: _Question, course: _Course
@@ -305,11 +308,12 @@ class Cascade:
                     answered = answered or not event.text.isspace()
                     yield Delta(event.text)
                 if isinstance(event, Finished):
+                    course.bought = event
                     break
                 event = await anext(events, None)
             if not answered:
                 raise UpstreamError(f"{self._upstream.name} answered nothing.")
-        yield _completed(event)
+        yield _completed(event, event)
 
     @asynccontextmanager
     async def _soon(self, deadline: float) -> AsyncIterator[None]:
@@ -337,7 +341,7 @@ class Cascade:
     ) -> AsyncIterator[AsyncIterator[LocalEvent]]:
         try:
             events = self._local.generate(question.messages, question.local_sampling)
-            async with _closing(events):
+            async with closing(events):
                 yield events
         except LocalModelError:
             raise
@@ -355,7 +359,7 @@ class Cascade:
             events = self._upstream.generate(
                 question.messages, question.sampling, answer_id=question.answer_id
             )
-            async with _closing(events):
+            async with closing(events):
                 yield events
         except UpstreamError:
             raise
@@ -385,17 +389,7 @@ def _releases(gate: Gate, held: Sequence[Token | Finished], text: str, course: _
     return False
 
 
-def _completed(end: Finished) -> Completed:
+def _completed(end: Finished, bought: Finished) -> Completed:
     return Completed(
-        end.reason, end.prompt_tokens, end.completion_tokens, end.cost, end.transaction
+        end.reason, end.prompt_tokens, end.completion_tokens, bought.cost, bought.transaction
     )
-
-
-@asynccontextmanager
-async def _closing(events: AsyncIterator[E]) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        # The protocols promise an iterator; one that has nothing to close need not be closable.
-        if aclose := getattr(events, "aclose", None):
-            await aclose()

@@ -1,9 +1,13 @@
-"""Reads the answer of the small model: its opening together, then event by event."""
+"""Reads what models yield: the small one's opening together, then event by event; and closes it."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from tinybrain.chat import Finished, LocalEvent, Token
 from tinybrain.errors import LocalModelError
+
+E = TypeVar("E")
 
 
 async def hold_back(
@@ -37,3 +41,13 @@ async def next_event(events: AsyncIterator[LocalEvent]) -> Token | Finished:
     if not isinstance(event, Token | Finished):
         raise LocalModelError("TinyChat's answer broke off.")
     return event
+
+
+@asynccontextmanager
+async def closing(events: AsyncIterator[E]) -> AsyncIterator[None]:
+    """Close `events` in the end, if it can be: the protocols promise an iterator, no generator."""
+    try:
+        yield
+    finally:
+        if aclose := getattr(events, "aclose", None):
+            await aclose()
