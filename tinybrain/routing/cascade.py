@@ -176,7 +176,10 @@ class Cascade:
     async def _draft(
         self, question: _Question, course: _Course, gate: Gate | None
     ) -> AsyncGenerator[AnswerEvent, None]:
-        """TinyChat's answer, or nothing decided where it failed or was not sure."""
+        """TinyChat's answer, or nothing decided where it failed or was not sure.
+
+        Before it would go on in doubt it says so, and waits: only if it is read on does it go on.
+        """
         try:
             async with aclosing(self._from_local(question, course, gate)) as events:
                 async for event in events:

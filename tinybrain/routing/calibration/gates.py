@@ -78,8 +78,7 @@ def opening_limit(
 def later_limit(opening: Limit) -> Limit:
     """Up to where tokens after the opening pass.
 
-    Bolder than the opening's: it was calibrated on openings, and who goes on costs as much there
-    but can only mend.
+    P(wrong) was calibrated on openings, so only what is plainly doubtful counts later.
     """
     return replace(opening, max_p_wrong=max(opening.max_p_wrong, LATER_P_WRONG))
 
