@@ -73,6 +73,7 @@ def test_an_answer_of_two_models_is_told_with_its_course(began):
     assert (record.answered_by, record.model, record.reason) == ("mixed", "mixed", "later_doubt")
     assert (record.confidence, record.fallback) == (0.2, False)
     (course,) = record.choices
+    assert course["confidence"] == 0.2
     assert (course["answered_by"], course["model"]) == ("mixed", "tinychat")
     assert (course["continued_by"], course["escalation_reason"]) == ("larger", "later_doubt")
     assert (began.cost, began.transaction) == (1_000, "0x1")

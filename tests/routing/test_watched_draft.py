@@ -64,6 +64,14 @@ def test_a_doubtful_window_stops_it_before_its_first_token(draft):
     assert draft.shown == "It is"
 
 
+def test_before_a_word_is_shown_it_is_not_stopped():
+    draft = WatchedDraft(tokens(" ", "Par"), WATCH)
+    draft.take()
+    doubtful = tokens("i", "s", " in", " x", " y", " z", probability=0.1)
+    assert "".join(shown(draft, *doubtful)) == "Paris in"
+    assert draft.doubt is not None
+
+
 def test_doubt_is_judged_with_what_is_known_of_the_question(draft):
     shown(draft, *tokens(" a", " b", " c", probability=0.2))
     assert (draft.doubt.perplexity, draft.doubt.user_perplexity) == (12.5, 30.0)

@@ -45,10 +45,11 @@ class Progress:
 
         Of several choices it is told what all have in common, why the first that was escalated
         was, the least confidence, and the course of each; also of one that two models wrote.
+        The signals are of an opening, whatever came later: calibration knows openings.
         """
         writers = [choice.written_by for choice in self.choices if choice.written_by]
         decisions = [made for choice in self.choices for made in choice.decisions]
-        least = _least_sure(decisions)
+        opening = _least_sure(choice.decision for choice in self.choices if choice.decision)
         ends = self._completed
         ended = len(ends) == len(self.choices)
         return AnswerRecord(
@@ -58,10 +59,10 @@ class Progress:
             model=_common(model for _, model in writers),
             reason=_reason(self.choices),
             rule=next((c.decision.rule for c in self.choices if c.decision), None),
-            signals=least.signals.recorded() if least and least.signals else None,
+            signals=opening.signals.recorded() if opening and opening.signals else None,
             fallback=any(choice.fallback for choice in self.choices),
             perplexity=next((c.prefilled.perplexity for c in self.choices if c.prefilled), None),
-            confidence=least.confidence if least else None,
+            confidence=_confidence(decisions),
             prompt_tokens=ends[0].prompt_tokens if ended else None,
             completion_tokens=sum(end.completion_tokens for end in ends) if ended else None,
             ttft_ms=self._ttft_ms,
@@ -82,9 +83,14 @@ class Progress:
         return round((time.perf_counter() - self._started) * 1000, 3)
 
 
-def _least_sure(decisions: Iterable[Decision | Continued]) -> Decision | Continued | None:
+def _least_sure(decisions: Iterable[Decision]) -> Decision | None:
     judged = [decision for decision in decisions if decision.confidence is not None]
     return min(judged, key=lambda decision: decision.confidence or 0, default=None)
+
+
+def _confidence(decisions: Iterable[Decision | Continued]) -> float | None:
+    told = (decision.confidence for decision in decisions)
+    return min((confidence for confidence in told if confidence is not None), default=None)
 
 
 def _common(values: Iterable[str]) -> str | None:
@@ -107,7 +113,7 @@ def _course(choice: Choice) -> dict[str, Any]:
         "continued_by": continued.model if continued and not continued.fallback else None,
         "escalation_reason": choice.escalation_reason,
         "fallback": choice.fallback,
-        "confidence": decision.confidence if decision else None,
+        "confidence": _confidence(choice.decisions),
         "completion_tokens": end.completion_tokens if end else None,
         "cost_atomic": end.cost if end else 0,
         "cost_transaction": end.transaction if end else None,

@@ -4,7 +4,7 @@ A token that the limit passes by itself is shown at once. One that it does not p
 with those after it until they fill a window, and the window is judged: most doubt about a word is
 gone by the next. So a sure answer streams as if nobody watched, nothing shown was ever in doubt,
 and what ends before its window is full is shown as it is. Words are shown whole, so that another
-model can continue after them.
+model can continue after them, and there is one before any is held back.
 
 Knows tokens and limits; nothing of other models.
 """
@@ -90,7 +90,7 @@ class WatchedDraft:
         """Whether the first token that is not known to be sure is; no if that cannot be told."""
         window = self._held[self._sure : self._sure + watch.tokens]
         is_forced = isinstance(window[0], Token) and window[0].forced
-        if is_forced or watch.limit.passes(watch.signals(window[:1])):
+        if not self.shown.strip() or is_forced or watch.limit.passes(watch.signals(window[:1])):
             return True
         if len(window) < watch.tokens:
             return False
