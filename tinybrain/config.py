@@ -182,6 +182,7 @@ class Settings(BaseSettings):
     hold_back_tokens: int | None = Field(
         None, ge=1, le=64, validation_alias=_names("HOLD_BACK_TOKENS")
     )
+    continue_on_doubt: bool = Field(True, validation_alias=_names("CONTINUE_ON_DOUBT"))
     keyword_rule: bool = Field(True, validation_alias=_names("KEYWORD_RULE"))
     complexity_rule: bool = Field(True, validation_alias=_names("COMPLEXITY_RULE"))
     self_referential_rule: bool = Field(True, validation_alias=_names("SELF_REFERENTIAL_RULE"))

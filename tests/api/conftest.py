@@ -168,7 +168,7 @@ class Service:
 
 
 class ScriptedModel:
-    """A LocalModel that says words, waits for events and raises errors, as it is told."""
+    """A LocalModel that says words or tokens, waits for events and raises errors, as told."""
 
     name = "tinychat"
 
@@ -188,7 +188,7 @@ class ScriptedModel:
                     while not step.is_set():  # noqa: ASYNC110  # set by another thread
                         await asyncio.sleep(0.01)
                 else:
-                    yield Token(step, -0.01, 0.1, 0.9)
+                    yield step if isinstance(step, Token) else Token(step, -0.01, 0.1, 0.9)
                     await asyncio.sleep(0)
             yield Finished("stop", 5, len(self._script))
         finally:

@@ -6,7 +6,7 @@ from tinybrain.api.choices import Choice, Part
 from tinybrain.api.replies import events_of, reply_of
 from tinybrain.api.running import Receipt
 from tinybrain.chat import Prefilled, TokenLogprob
-from tinybrain.routing.events import Completed, Decision, Delta, ReasoningDelta
+from tinybrain.routing.events import Completed, Continued, Decision, Delta, ReasoningDelta
 from tinybrain.usdc import Usdc
 
 RECEIPT = Receipt("ans_1", {"receipt": "ans_1"})
@@ -22,6 +22,13 @@ BOUGHT = [
     Delta("Well."),
     Completed("length", 9, 3, Usdc(900), "0xa"),
 ]
+CONTINUED = [
+    *LOCAL[:-1],
+    Continued(answered_by="upstream", model="larger", reason="later_doubt", confidence=0.2),
+    ReasoningDelta("hm"),
+    Delta(" there."),
+    Completed("stop", 5, 4, Usdc(900), "0xa"),
+]
 
 
 def kept(*choices):
@@ -36,6 +43,10 @@ def kept(*choices):
 def test_every_choice_is_told_again_under_its_index():
     told = [Part(index, event) for index, events in enumerate((LOCAL, BOUGHT)) for event in events]
     assert events_of(kept(LOCAL, BOUGHT)) == [*told, RECEIPT]
+
+
+def test_an_answer_of_two_models_is_told_again_as_theirs():
+    assert events_of(kept(CONTINUED)) == [*(Part(0, event) for event in CONTINUED), RECEIPT]
 
 
 def test_a_reply_kept_before_there_were_choices_is_the_only_one():

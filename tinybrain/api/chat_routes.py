@@ -22,7 +22,7 @@ from tinybrain.chat import Prefilled
 from tinybrain.errors import PaymentRequired, TinyBrainError
 from tinybrain.payments.records import NewPayment, PaymentState
 from tinybrain.payments.wire import PaymentHeader, settlement_headers
-from tinybrain.routing.events import Completed, Decision, Delta, ReasoningDelta
+from tinybrain.routing.events import Completed, Continued, Decision, Delta, ReasoningDelta
 
 SETTLE_WAIT_S = 8.0
 
@@ -145,6 +145,9 @@ async def _openai_stream(
                     completion.answered_by(choice, decision.model)
                     opening = {"role": "assistant", "content": ""}
                     yield event(completion.chunk(choice, opening, extra=_who(decision)))
+                case Part(choice, Continued() as continued):
+                    completion.answered_by(choice, continued.model)
+                    yield event(completion.chunk(choice, {}, extra=_who_goes_on(continued)))
                 case Part(choice, ReasoningDelta(text)):
                     yield event(completion.chunk(choice, {"reasoning_content": text}))
                 case Part(choice, Delta(text, logprobs)):
@@ -233,4 +236,13 @@ def _who(decision: Decision) -> dict[str, Any]:
         "escalation_reason": decision.reason,
         "perplexity": decision.perplexity,
         "confidence": decision.confidence,
+    }
+
+
+def _who_goes_on(continued: Continued) -> dict[str, Any]:
+    return {
+        "answered_by": continued.answered_by,
+        "escalation_reason": continued.reason,
+        "confidence": continued.confidence,
+        "fallback": continued.fallback,
     }

@@ -10,7 +10,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from tinybrain.chat import Prefilled, TokenLogprob
-from tinybrain.routing.events import AnswerEvent, Completed, Decision, Delta, ReasoningDelta
+from tinybrain.payments.records import MIXED
+from tinybrain.routing.events import (
+    AnswerEvent,
+    Completed,
+    Continued,
+    Decision,
+    Delta,
+    ReasoningDelta,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +36,44 @@ class Part:
 
 @dataclass(slots=True)
 class Choice:
-    """What one choice consists of so far."""
+    """What one choice consists of so far.
+
+    `continued` tells who went on with it in the middle, after `begun` characters.
+    """
 
     prefilled: Prefilled | None = None
     decision: Decision | None = None
+    continued: Continued | None = None
+    begun: int = 0
     reasoning: str = ""
     content: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
     completed: Completed | None = None
+
+    @property
+    def written_by(self) -> tuple[str, str] | None:
+        """Who wrote it, and the model's name; both "mixed" where a second model went on."""
+        if self.decision is None:
+            return None
+        if self.continued and not self.continued.fallback:
+            return MIXED, MIXED
+        return self.decision.answered_by, self.decision.model
+
+    @property
+    def decisions(self) -> list[Decision | Continued]:
+        """What was decided about it, in order."""
+        return [made for made in (self.decision, self.continued) if made]
+
+    @property
+    def escalation_reason(self) -> str | None:
+        """Why the larger model was asked; "none" if it was not."""
+        reasons = [made.reason for made in self.decisions if made.reason != "none"]
+        return reasons[0] if reasons else "none" if self.decision else None
+
+    @property
+    def fallback(self) -> bool:
+        """Whether TinyChat stood in for a larger model that could not."""
+        return any(made.fallback for made in self.decisions)
 
     def note(self, event: AnswerEvent) -> None:
         """Take in the next event."""
@@ -44,6 +82,8 @@ class Choice:
                 self.prefilled = event
             case Decision():
                 self.decision = event
+            case Continued():
+                self.continued, self.begun = event, len(self.content)
             case ReasoningDelta(text):
                 self.reasoning += text
             case Delta(text, logprobs):

@@ -16,8 +16,8 @@ from typing import Any
 from tinybrain.api.admission import Admission, Admissions, Credentials, Repeated
 from tinybrain.api.bar_tabs import BarTabs
 from tinybrain.api.choices import Part, merged
-from tinybrain.api.model_cards import ModelCard
 from tinybrain.api.labelling import answered
+from tinybrain.api.model_cards import ModelCard
 from tinybrain.api.progress import Progress
 from tinybrain.api.rate_limit import Refusals
 from tinybrain.api.replies import events_of, reply_of

@@ -169,10 +169,12 @@ class Completion:
         self._created = int(time.time())
         self._model = model
         self._models: dict[int, str] = {}
+        self._writers: set[str] = set()
 
     def answered_by(self, choice: int, model: str) -> None:
-        """Note which model really answers."""
+        """Note which model really answers from here on."""
         self._models[choice] = model
+        self._writers.add(model)
 
     def chunk(
         self,
@@ -203,8 +205,8 @@ class Completion:
     def whole(self, choices: Sequence[Choice], extra: Json) -> Json:
         """The body of an answer that is not streamed."""
         for index, choice in enumerate(choices):
-            if choice.decision:
-                self.answered_by(index, choice.decision.model)
+            for made in choice.decisions:
+                self.answered_by(index, made.model)
         return {
             **self._head("chat.completion", self._common_model()),
             "choices": [_whole_choice(*numbered) for numbered in enumerate(choices)],
@@ -213,8 +215,7 @@ class Completion:
         }
 
     def _common_model(self) -> str:
-        models = set(self._models.values())
-        return models.pop() if len(models) == 1 else self._model
+        return next(iter(self._writers)) if len(self._writers) == 1 else self._model
 
     def _head(self, kind: str, model: str) -> Json:
         return {"id": self._id, "object": kind, "created": self._created, "model": model}

@@ -25,7 +25,7 @@ from tinybrain.api.running import Events, Receipt
 from tinybrain.api.sse import DONE, EventStream, event
 from tinybrain.chat import Message, Sampling
 from tinybrain.errors import TinyBrainError
-from tinybrain.routing.events import Decision, Delta, ReasoningDelta
+from tinybrain.routing.events import Continued, Decision, Delta, ReasoningDelta
 
 ATOMIC_PER_CENT = 10_000
 
@@ -88,6 +88,8 @@ async def _stream(events: Events, cost: dict[str, Any]) -> AsyncGenerator[bytes,
             match item:
                 case Part(_, Decision() as decision):
                     told = _who(decision) | cost
+                case Part(_, Continued(model=model, reason=reason)):
+                    told |= {"model": model, "escalationReason": reason}
                 case Part(_, ReasoningDelta(text)):
                     yield event({"content": text if thinking else f"<think>{text}", **told})
                     thinking = True

@@ -7,11 +7,18 @@ from typing import Any
 from tinybrain.api.choices import Choice, Part
 from tinybrain.api.running import Event, Receipt
 from tinybrain.chat import Prefilled, TokenLogprob
-from tinybrain.routing.events import AnswerEvent, Completed, Decision, Delta, ReasoningDelta
+from tinybrain.routing.events import (
+    AnswerEvent,
+    Completed,
+    Continued,
+    Decision,
+    Delta,
+    ReasoningDelta,
+)
 
 Reply = dict[str, Any]
-"""JSON: receipt, and choices, each with prefilled, decision, reasoning, content, logprobs and
-completed, as far as there are."""
+"""JSON: receipt, and choices, each with prefilled, decision, continued, begun, reasoning, content,
+logprobs and completed, as far as there are."""
 
 
 def reply_of(choices: Iterable[Choice], receipt: Receipt) -> Reply:
@@ -32,6 +39,9 @@ def _kept_choice(choice: Choice) -> Reply:
         kept["prefilled"] = asdict(choice.prefilled)
     if choice.decision:
         kept["decision"] = asdict(replace(choice.decision, signals=None))
+    if choice.continued:
+        kept["continued"] = asdict(replace(choice.continued, signals=None))
+        kept["begun"] = choice.begun
     if choice.logprobs:
         kept["logprobs"] = [_kept(token) for token in choice.logprobs]
     if choice.completed:
@@ -44,10 +54,16 @@ def _events(kept: Reply) -> Iterator[AnswerEvent]:
         yield Prefilled(**kept["prefilled"])
     if "decision" in kept:
         yield Decision(**kept["decision"])
+    begun = kept.get("begun", 0)
+    logprobs = tuple(map(_told, kept.get("logprobs", ())))
+    if "continued" in kept:
+        yield Delta(kept["content"][:begun], logprobs)
+        yield Continued(**kept["continued"])
+        logprobs = ()
     if kept["reasoning"]:
         yield ReasoningDelta(kept["reasoning"])
-    if kept["content"]:
-        yield Delta(kept["content"], tuple(map(_told, kept.get("logprobs", ()))))
+    if rest := kept["content"][begun:]:
+        yield Delta(rest, logprobs)
     if "completed" in kept:
         yield Completed(**kept["completed"])
 

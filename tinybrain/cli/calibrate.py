@@ -16,7 +16,7 @@ from tinybrain.cli.outcomes import (
 )
 from tinybrain.config import Settings
 from tinybrain.errors import ConfigError
-from tinybrain.routing.calibration.assembly import ROUTER_FILE, checkpoint_of, target_of
+from tinybrain.routing.calibration.assembly import identity_of, router_place, target_of
 from tinybrain.routing.calibration.fitting import fit_router
 from tinybrain.routing.calibration.held_out import Fit
 from tinybrain.routing.calibration.measuring import Prices, calibrate
@@ -54,8 +54,10 @@ def run_calibration(settings: Settings, wishes: Wishes) -> None:
     router.write(wishes.out)
     if router.report is not None:
         _write_report(wishes, router.report)
-    beside = checkpoint_of(settings).weights.with_name(ROUTER_FILE)
-    if wishes.out.absolute() != beside:
+    beside = router_place(settings)
+    if beside is None:
+        typer.echo(f"The router is {wishes.out}. It is used once TINYBRAIN_ROUTER names it.")
+    elif wishes.out.absolute() != beside:
         typer.echo(
             f"The router is {wishes.out}. It is used once it is {beside}, or TINYBRAIN_ROUTER "
             "names it."
@@ -84,7 +86,7 @@ def choose_target(
 def _fit(settings: Settings, wishes: Wishes) -> Fit:
     return partial(
         fit_router,
-        checkpoint=checkpoint_of(settings).digest(),
+        checkpoint=identity_of(settings),
         made=datetime.now(UTC).date(),
         hold_back_tokens=hold_back_tokens(settings),
         target=wishes.target,

@@ -16,10 +16,9 @@ from tinybrain.chat import Message
 from tinybrain.cli.service import open_upstream
 from tinybrain.config import Settings
 from tinybrain.errors import ConfigError
-from tinybrain.routing.calibration.assembly import checkpoint_of, rules_of
+from tinybrain.routing.calibration.assembly import identity_of, rules_of
 from tinybrain.routing.calibration.collecting import Draft, draft_all
 from tinybrain.routing.calibration.draft_file import DraftFile
-from tinybrain.routing.calibration.fitting import FEWEST
 from tinybrain.routing.calibration.judging import (
     Judge,
     Judging,
@@ -29,11 +28,12 @@ from tinybrain.routing.calibration.judging import (
     label,
     needs_judging,
 )
-from tinybrain.routing.calibration.outcomes import Outcome
+from tinybrain.routing.calibration.outcomes import FEWEST, Outcome
 from tinybrain.routing.calibration.questions import Question, Split, read_questions
 from tinybrain.routing.calibration.router import MAX_OUTCOMES
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import UNCALIBRATED_HOLD_BACK
+from tinybrain.routing.small_model import open_small_model
 from tinybrain.usdc import Usdc
 
 
@@ -95,7 +95,7 @@ def ask(settings: Settings, questions: Sequence[Question], *, at_once: int) -> l
     """
     file = DraftFile(
         _home(settings),
-        checkpoint=checkpoint_of(settings).digest(),
+        checkpoint=identity_of(settings),
         precision=settings.precision,
         hold_back_tokens=hold_back_tokens(settings),
     )
@@ -103,35 +103,29 @@ def ask(settings: Settings, questions: Sequence[Question], *, at_once: int) -> l
     if drafts:
         typer.echo(f"{len(drafts):,} drafts of an earlier call are used again: {file.path}.")
     missing = [question for question in questions if question.text not in drafts]
-    made = _ask(settings, missing, file, at_once=at_once) if missing else []
+    made = asyncio.run(_ask(settings, missing, file, at_once=at_once)) if missing else []
     drafts |= {draft.question.text: draft for draft in made}
     return [drafts[question.text] for question in questions]
 
 
-def _ask(
+async def _ask(
     settings: Settings, questions: Sequence[Question], file: DraftFile, *, at_once: int
 ) -> list[Draft]:
-    from tinybrain.engine.loading import load_tinychat  # noqa: PLC0415  # torch takes seconds
+    with Progress() as progress:
+        task = progress.add_task("asking", total=len(questions))
 
-    model = load_tinychat(settings, slots=at_once)
-    try:
-        with Progress() as progress:
-            task = progress.add_task("asking", total=len(questions))
+        def keep(draft: Draft) -> None:
+            file.append(draft)
+            progress.advance(task)
 
-            def keep(draft: Draft) -> None:
-                file.append(draft)
-                progress.advance(task)
-
-            asked = draft_all(
+        async with open_small_model(settings, slots=at_once) as model:
+            return await draft_all(
                 model,
                 questions,
                 hold_back_tokens=hold_back_tokens(settings),
                 at_once=at_once,
                 done=keep,
             )
-            return asyncio.run(asked)
-    finally:
-        model.close()
 
 
 def judge(settings: Settings, wishes: Wishes, drafts: Sequence[Draft]) -> Judging:

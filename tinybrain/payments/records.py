@@ -185,7 +185,7 @@ class AnswerRecord:
     completion_tokens: int | None = None
     ttft_ms: float | None = None
     total_ms: float | None = None
-    choices: list[dict[str, Any]] | None = None  # the course of each, of several
+    choices: list[dict[str, Any]] | None = None  # the course of each; see Progress.record
 
 
 @dataclass(frozen=True, slots=True)

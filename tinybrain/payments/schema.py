@@ -46,7 +46,7 @@ answers = Table(
     Column("completion_tokens", Integer),
     Column("ttft_ms", Float),
     Column("total_ms", Float),
-    Column("choices", JSON(none_as_null=True)),  # the course of each, of several
+    Column("choices", JSON(none_as_null=True)),  # the course of each, or none
     Index("answers_by_time", "created_ms"),
     Index("answers_by_outcome", "outcome", "created_ms"),
     Index("answers_by_checkpoint", "checkpoint", "created_ms"),

@@ -1,11 +1,12 @@
 """The cascade: TinyChat answers what it is sure of, a larger model is bought for the rest.
 
 TinyChat's first tokens are held back until the gate has judged them, so that a change of mind
-costs the caller nothing and no word that was shown is ever taken back.
+costs the caller nothing and no word that was shown is ever taken back. Doubt that arises later in
+its answer has the larger model continue it.
 
 While the upstream is asked, the local draft is closed, not kept: a slot of the engine is worth
 more than the rare draft that is needed again because the upstream failed. That one is generated
-anew.
+anew. Only while a continuation is asked for does the draft wait, unread, to go on if none comes.
 
 Knows models only by their protocols; nothing of HTTP, tensors or payments.
 """
@@ -14,8 +15,8 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from tinybrain.chat import (
     Finished,
@@ -30,23 +31,27 @@ from tinybrain.chat import (
     UpstreamEvent,
 )
 from tinybrain.errors import LocalModelError, TinyBrainError, UpstreamError
+from tinybrain.routing.continuation import continuation_messages
 from tinybrain.routing.events import (
     AnsweredBy,
     AnswerEvent,
     Completed,
+    Continued,
     Decision,
     Delta,
     EscalationReason,
     ReasoningDelta,
 )
 from tinybrain.routing.gate import Gate, Limit
+from tinybrain.routing.handover import handed_over
+from tinybrain.routing.model_events import closing, hold_back, next_event
 from tinybrain.routing.rules import Rules
 from tinybrain.routing.signals import Signals
+from tinybrain.routing.watched_draft import Watch, WatchedDraft
 
 Policy = Literal["auto", "local", "upstream"]
 """Who may answer: the cascade decides, TinyChat alone, or the larger model alone."""
 
-E = TypeVar("E")
 logger = logging.getLogger(__name__)
 
 
@@ -57,10 +62,22 @@ class _Question:
     local_sampling: Sampling
     answer_id: str
 
+    def continuing(self, draft: WatchedDraft) -> "_Question":
+        """What is asked to continue a draft; its tokens count."""
+        left = max(1, self.sampling.max_tokens - draft.shown_tokens)
+        return replace(
+            self,
+            messages=continuation_messages(self.messages, draft.shown),
+            sampling=replace(self.sampling, max_tokens=left),
+        )
+
 
 @dataclass(slots=True)
 class _Course:
-    """What became known on the way; `decided` says that the caller has seen who answers."""
+    """What became known on the way; `decided` says that the caller has seen who answers.
+
+    `bought` is the end of what was paid for, shown or not.
+    """
 
     reason: EscalationReason = "none"
     rule: str | None = None
@@ -68,10 +85,17 @@ class _Course:
     confidence: float | None = None
     signals: Signals | None = None
     decided: bool = False
+    draft: WatchedDraft | None = None
+    bought: Finished | None = None
 
     def judged(self, signals: Signals, limit: Limit) -> None:
         self.signals = signals
         self.confidence = 1 - limit.estimate(signals)
+
+    def watch(self, gate: Gate | None) -> Watch | None:
+        if gate is None or gate.later is None or self.signals is None:
+            return None
+        return Watch(gate.later, gate.hold_back_tokens, self.signals)
 
     def decide(self, by: AnsweredBy, model: str, *, fallback: bool = False) -> Decision:
         self.decided = True
@@ -119,6 +143,7 @@ class Cascade:
     ) -> AsyncGenerator[AnswerEvent, None]:
         """Yield a Prefilled where TinyChat read the prompt, a Decision, the text, a Completed.
 
+        Where TinyChat comes to doubt in the middle, a Continued says who goes on from there.
         Policy "local" asks TinyChat alone and holds nothing back, "upstream" asks the larger
         model alone. `local_sampling` is TinyChat's, where it differs. Closing the generator
         closes the model's that is open.
@@ -154,16 +179,53 @@ class Cascade:
     async def _draft(
         self, question: _Question, course: _Course, gate: Gate | None
     ) -> AsyncGenerator[AnswerEvent, None]:
-        """TinyChat's answer, or nothing decided where it failed or was not sure."""
+        """TinyChat's answer, or nothing decided where it failed or was not sure.
+
+        Before it would go on in doubt it says so, and waits: only if it is read on does it go on.
+        """
         try:
             async with aclosing(self._from_local(question, course, gate)) as events:
                 async for event in events:
-                    yield event
+                    if not isinstance(event, Continued):
+                        yield event
+                        continue
+                    async with aclosing(self._continue(question, course, event)) as rest:
+                        async for more in rest:
+                            if isinstance(more, Delta):  # the draft is not needed again
+                                await events.aclose()
+                            yield more
         except Exception:
             if course.decided:
                 raise
             logger.warning("TinyChat failed, the upstream answers", exc_info=True)
             course.reason = "failure"
+
+    async def _continue(
+        self, question: _Question, course: _Course, otherwise: Continued
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """The rest of the answer by the upstream, or `otherwise` where it could not begin."""
+        draft, prefilled = course.draft, course.prefilled
+        if draft is None or prefilled is None:
+            raise ValueError("only a draft that was begun can be continued")
+        name, purchase, begun = self._upstream.name, _Course(), False
+        try:
+            events = handed_over(
+                self._from_upstream(question.continuing(draft), purchase),
+                shown=draft.shown,
+                prompt_tokens=prefilled.prompt_tokens,
+                shown_tokens=draft.shown_tokens,
+                told=replace(otherwise, answered_by="upstream", model=name, fallback=False),
+            )
+            async with aclosing(events) as rest:
+                async for event in rest:
+                    begun = begun or isinstance(event, Delta)
+                    yield event
+        except UpstreamError as error:
+            if begun:
+                raise
+            logger.warning("%s failed, TinyChat goes on: %s", name, error)
+            course.bought = purchase.bought
+            yield otherwise
 
     async def _escalate(
         self, question: _Question, course: _Course
@@ -210,18 +272,30 @@ class Cascade:
             if gate and not _admits(gate, prefilled, course):
                 return
             async with self._soon(deadline):
-                held, text = await _hold_back(events, gate.hold_back_tokens if gate else 1)
+                held, text = await hold_back(events, gate.hold_back_tokens if gate else 1)
             if gate and not _releases(gate, held, text, course):
                 return
 
             yield course.decide("tinychat", self._local.name, fallback=fallback)
-            yield Delta(text, tuple(told for event in held for told in event.logprobs))
-            last = held[-1]
-            while not isinstance(last, Finished):
-                last = await _next_local(events)
-                if last.text:
-                    yield Delta(last.text, last.logprobs)
-        yield _completed(last)
+            course.draft = draft = WatchedDraft(held, course.watch(gate))
+            while True:
+                if delta := draft.take():
+                    yield delta
+                if draft.doubt and gate and gate.later:
+                    yield Continued(
+                        answered_by="tinychat",
+                        model=self._local.name,
+                        reason="later_doubt",
+                        confidence=1 - gate.later.estimate(draft.doubt),
+                        signals=draft.doubt,
+                        fallback=True,
+                    )
+                    draft.trust()
+                elif draft.end:
+                    break
+                else:
+                    draft.add(await next_event(events))
+        yield _completed(draft.end, course.bought or draft.end)
 
     async def _from_upstream(
         self, question: _Question, course: _Course
@@ -240,11 +314,12 @@ class Cascade:
                     answered = answered or not event.text.isspace()
                     yield Delta(event.text)
                 if isinstance(event, Finished):
+                    course.bought = event
                     break
                 event = await anext(events, None)
             if not answered:
                 raise UpstreamError(f"{self._upstream.name} answered nothing.")
-        yield _completed(event)
+        yield _completed(event, event)
 
     @asynccontextmanager
     async def _soon(self, deadline: float) -> AsyncIterator[None]:
@@ -272,7 +347,7 @@ class Cascade:
     ) -> AsyncIterator[AsyncIterator[LocalEvent]]:
         try:
             events = self._local.generate(question.messages, question.local_sampling)
-            async with _closing(events):
+            async with closing(events):
                 yield events
         except LocalModelError:
             raise
@@ -290,36 +365,12 @@ class Cascade:
             events = self._upstream.generate(
                 question.messages, question.sampling, answer_id=question.answer_id
             )
-            async with _closing(events):
+            async with closing(events):
                 yield events
         except UpstreamError:
             raise
         except Exception as error:
             raise UpstreamError(f"{self._upstream.name} failed.") from error
-
-
-async def _hold_back(
-    events: AsyncIterator[LocalEvent], tokens: int
-) -> tuple[list[Token | Finished], str]:
-    """Take at least `tokens` tokens, more while there is nothing to show, fewer at the end."""
-    held: list[Token | Finished] = []
-    text = ""
-    while True:
-        event = await _next_local(events)
-        held.append(event)
-        text += event.text
-        has_text = bool(text) and not text.isspace()
-        if isinstance(event, Finished) and not has_text:
-            raise LocalModelError("TinyChat answered nothing.")
-        if isinstance(event, Finished) or (has_text and len(held) >= tokens):
-            return held, text
-
-
-async def _next_local(events: AsyncIterator[LocalEvent]) -> Token | Finished:
-    event = await anext(events, None)
-    if not isinstance(event, Token | Finished):
-        raise LocalModelError("TinyChat's answer broke off.")
-    return event
 
 
 def _admits(gate: Gate, prefilled: Prefilled, course: _Course) -> bool:
@@ -344,17 +395,7 @@ def _releases(gate: Gate, held: Sequence[Token | Finished], text: str, course: _
     return False
 
 
-def _completed(end: Finished) -> Completed:
+def _completed(end: Finished, bought: Finished) -> Completed:
     return Completed(
-        end.reason, end.prompt_tokens, end.completion_tokens, end.cost, end.transaction
+        end.reason, end.prompt_tokens, end.completion_tokens, bought.cost, bought.transaction
     )
-
-
-@asynccontextmanager
-async def _closing(events: AsyncIterator[E]) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        # The protocols promise an iterator; one that has nothing to close need not be closable.
-        if aclose := getattr(events, "aclose", None):
-            await aclose()

@@ -12,7 +12,14 @@ from tinybrain.usdc import Usdc
 
 AnsweredBy = Literal["tinychat", "upstream"]
 EscalationReason = Literal[
-    "none", "keyword", "complexity", "out_of_scope", "declined", "uncertainty", "failure"
+    "none",
+    "keyword",
+    "complexity",
+    "out_of_scope",
+    "declined",
+    "uncertainty",
+    "later_doubt",
+    "failure",
 ]
 
 
@@ -54,9 +61,26 @@ class ReasoningDelta:
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continued:
+    """Who goes on with an answer that TinyChat began, and why; comes before the first that is seen.
+
+    `confidence` is 1 - P(wrong) where TinyChat's own words were held back, `signals` what was
+    judged there. `fallback` says that TinyChat goes on all the same, because the upstream that
+    should have could not.
+    """
+
+    answered_by: AnsweredBy
+    model: str
+    reason: EscalationReason
+    confidence: float
+    signals: Signals | None = None
+    fallback: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The last event: token counts of the model that answered, and what was paid for it."""
+    """The last event: token counts of all that answered, the prompt's once, and what was paid."""
 
     finish_reason: FinishReason
     prompt_tokens: int
@@ -65,4 +89,4 @@ class Completed:
     transaction: str | None = None
 
 
-AnswerEvent = Prefilled | Decision | Delta | ReasoningDelta | Completed
+AnswerEvent = Prefilled | Decision | Delta | ReasoningDelta | Continued | Completed

@@ -1,7 +1,8 @@
 """The gate: is the small model sure enough of its first tokens for them to be shown?
 
 It is asked twice. When the prompt is read it can only say that the question is clearly out of
-scope, which saves the draft; when the first tokens are there it decides.
+scope, which saves the draft; when the first tokens are there it decides. In a long answer it is
+asked again about later tokens, where a limit is set for them.
 
 Without a calibration one number decides, the probability of the least certain of the held-back
 tokens: of all signals that need no fitting it is among the best in telling wrong answers from right
@@ -47,6 +48,8 @@ class Gate:
 
     opening: Limit = UNCALIBRATED
     prefill: Limit | None = None
+    later: Limit | None = None
+    """Up to where as many tokens after the opening pass; None: they are not judged."""
     hold_back_tokens: int = UNCALIBRATED_HOLD_BACK
     declines: str | None = None
     """How the small model begins to say that it does not know: that is as good as not answering."""

@@ -81,6 +81,12 @@ def test_another_window_than_the_calibrated_one_is_refused():
         open_gate(load_settings(hold_back_tokens=4))
 
 
+def test_later_doubt_counts_unless_it_is_switched_off_or_there_is_no_calibration(elsewhere):
+    assert open_gate(load_settings()).later is not None
+    assert open_gate(load_settings(continue_on_doubt=False)).later is None
+    assert open_gate(load_settings(checkpoint=elsewhere)).later is None
+
+
 def test_no_target_set_is_none():
     assert target_of(load_settings()) is None
 

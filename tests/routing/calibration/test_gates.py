@@ -7,9 +7,11 @@ from worlds import outcome, router, world
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.gates import (
+    LATER_P_WRONG,
     LOST_AT_PREFILL,
     calibrated_gate,
     expected,
+    later_limit,
     prefill_limit,
     self_test,
 )
@@ -55,6 +57,13 @@ def test_where_the_prompt_tells_nothing_every_prompt_is_admitted(fitted):
     assert prefill_limit(None, fitted.outcomes) is None
     wrong = [outcome(1.0, right=False)] * 3
     assert prefill_limit(Scorer(intercept=0.0, weights={"perplexity": 1.0}), wrong) is None
+
+
+@pytest.mark.parametrize(("opening", "later"), [(0.1, LATER_P_WRONG), (0.7, 0.7)])
+def test_an_answer_under_way_goes_on_until_it_is_likelier_wrong_than_right(opening, later):
+    limit = Limit(estimate=lambda _: 0.6, max_p_wrong=opening)
+    assert later_limit(limit).max_p_wrong == later
+    assert later_limit(limit).estimate == limit.estimate
 
 
 def test_the_routers_own_target_holds_where_none_is_set():

@@ -1,6 +1,8 @@
 """From settings to the gate: whose router it is, what it is asked for, what does without one."""
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 
 from tinybrain.config import Settings
 from tinybrain.engine.checkpoint_files import CheckpointFiles, find_checkpoint
@@ -31,15 +33,24 @@ def open_router(settings: Settings) -> Router | None:
         if settings.small_model_url is not None:
             router.require(identity_of(settings))
         return router
-    if settings.small_model_url is not None:
-        return None
     try:
-        beside = checkpoint_of(settings).weights.with_name(ROUTER_FILE)
+        beside = router_place(settings)
     except ConfigError as error:
         # TinyChat may run on other machines than the ingress, which then has no checkpoint.
         logger.warning("No router is looked for beside the checkpoint: %s", error.message)
         return None
-    return Router.read(beside) if beside.is_file() else None
+    return Router.read(beside) if beside and beside.is_file() else None
+
+
+def router_place(settings: Settings) -> Path | None:
+    """Where a router is found without being named: beside the checkpoint, if there is one.
+
+    Raises:
+        ConfigError: The checkpoint cannot be found.
+    """
+    if settings.small_model_url is not None:
+        return None
+    return checkpoint_of(settings).weights.with_name(ROUTER_FILE)
 
 
 def open_gate(settings: Settings) -> Gate:
@@ -66,7 +77,8 @@ def open_gate(settings: Settings) -> Gate:
             f"calibrated on the first {router.hold_back_tokens} tokens. Unset it, or calibrate "
             "again."
         )
-    return calibrated_gate(router, target)
+    gate = calibrated_gate(router, target)
+    return gate if settings.continue_on_doubt else replace(gate, later=None)
 
 
 def target_of(settings: Settings) -> Target | None:

@@ -5,6 +5,7 @@ precision and to one number of held-back tokens; its name says so.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,7 +21,9 @@ class DraftFile:
     def __init__(
         self, home: Path, *, checkpoint: str, precision: str, hold_back_tokens: int
     ) -> None:
-        self.path = home / f"drafts-{checkpoint}-{precision}-{hold_back_tokens}.jsonl"
+        # the identity of a model behind an API may hold what a file's name must not
+        name = re.sub(r"[^\w.@-]", "_", checkpoint)
+        self.path = home / f"drafts-{name}-{precision}-{hold_back_tokens}.jsonl"
 
     def read(self, questions: Iterable[Question]) -> dict[str, Draft]:
         """The drafts of these questions that were made before, by the question's text.

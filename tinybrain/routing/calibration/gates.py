@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from tinybrain.errors import ConfigError
@@ -13,6 +14,9 @@ from tinybrain.routing.gate import Gate, Limit
 
 LOST_AT_PREFILL = 0.01
 """The most that is given away of what would be answered right, where only the prompt is known."""
+
+LATER_P_WRONG = 0.5
+"""Up to where an answer under way goes on: until it is more likely wrong than right."""
 
 
 class Expectation(NamedTuple):
@@ -32,9 +36,11 @@ def calibrated_gate(router: Router, target: Target | None = None) -> Gate:
     """
     outcomes = router.outcomes
     prefill = prefill_limit(router.prefill, outcomes)
+    opening = opening_limit(router.opening, prefill, target or router.target, outcomes)
     gate = Gate(
-        opening=opening_limit(router.opening, prefill, target or router.target, outcomes),
+        opening=opening,
         prefill=prefill,
+        later=later_limit(opening),
         hold_back_tokens=router.hold_back_tokens,
         declines=router.declines,
     )
@@ -67,6 +73,14 @@ def opening_limit(
     ]
     threshold = target.threshold(p_wrong, [not o.right for o in outcomes])
     return Limit(estimate=scorer.p_wrong, max_p_wrong=threshold)
+
+
+def later_limit(opening: Limit) -> Limit:
+    """Up to where tokens after the opening pass.
+
+    P(wrong) was calibrated on openings, so only what is plainly doubtful counts later.
+    """
+    return replace(opening, max_p_wrong=max(opening.max_p_wrong, LATER_P_WRONG))
 
 
 def expected(gate: Gate, outcomes: Sequence[Outcome]) -> Expectation:

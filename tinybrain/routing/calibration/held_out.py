@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.features import RAW
-from tinybrain.routing.calibration.fitting import FEWEST, answered, fit_scorer, told
+from tinybrain.routing.calibration.fitting import fit_scorer, told
 from tinybrain.routing.calibration.gates import prefill_limit
-from tinybrain.routing.calibration.outcomes import Outcome
+from tinybrain.routing.calibration.outcomes import FEWEST, Outcome, answered
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.calibration.scorer import Scorer
 from tinybrain.routing.calibration.splits import families_left_out, folds
