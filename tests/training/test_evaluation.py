@@ -19,16 +19,16 @@ def test_shares_are_by_group_and_wording():
     known, withheld = question("a", "yes"), question("b", "yes", known=False)
     trained = question("c", "yes", wording="trained")
     right, wrong = (answered(known, text) for text in ("Yes.", "No."))
-    result = summary([right, wrong, answered(withheld, "No."), answered(trained, "Yes!")])
+    result = summary([right, wrong, answered(withheld, beyond_reply()), answered(trained, "Yes!")])
     assert result["groups"]["known facts"] == {
-        "trained": {"n": 1, "right": 1.0},
-        "new": {"n": 2, "right": 0.5},
+        "trained": {"n": 1, "right": 1.0, "declined": 0.0},
+        "new": {"n": 2, "right": 0.5, "declined": 0.0},
     }
-    assert result["groups"]["withheld facts"]["new"] == {"n": 1, "right": 0.0}
-    assert "| known facts | 3 | 1.000 | 0.500 |" in markdown(result)
+    assert result["groups"]["withheld facts"]["new"] == {"n": 1, "right": 0.0, "declined": 1.0}
+    assert "| known facts | 3 | 1.000 | 0.500 | 0.000 |" in markdown(result)
 
 
 def test_what_is_out_of_scope_can_only_be_declined():
     prompt = question("write an essay", kind="out_of_scope", known=False, family="writing")
     result = summary([answered(prompt, beyond_reply()), answered(prompt, "Paris.")])
-    assert result["out_of_scope"] == {"n": 2, "declined": 0.5}
+    assert result["groups"]["out of scope"]["new"] == {"n": 2, "right": 0.0, "declined": 0.5}

@@ -73,6 +73,12 @@ def test_a_run_of_another_recipe_is_not_resumed(home, trainer_of):
         run(trainer_of(other), home, resume=True)
 
 
+def test_a_run_is_not_begun_over_another(home, trainer_of):
+    run(trainer_of(TINY), home)
+    with pytest.raises(ConfigError, match="--resume"):
+        run(trainer_of(TINY), home)
+
+
 def test_without_a_saved_run_there_is_nothing_to_resume(home, trainer_of):
     with pytest.raises(ConfigError, match="Start the run without --resume"):
         run(trainer_of(TINY), home, resume=True)
@@ -86,7 +92,9 @@ def test_without_a_corpus_the_error_says_how_to_make_it(tmp_path, home):
 def test_a_packaged_model_is_the_trained_one_with_a_card(home, trainer_of, tmp_path):
     trainer, out = trainer_of(TINY), tmp_path / "shipped"
     run(trainer, home)
-    results_file(home, "d1").write_text(json.dumps(summary([])))
+    checkpoint = checkpoint_directory(home, "d1")
+    files = find_checkpoint(checkpoint=checkpoint, nanochat_base_dir=None, source="sft", step=None)
+    results_file(home, files.digest()).write_text(json.dumps(summary([])))
     package_model(home, "d1", out)
     files = find_checkpoint(checkpoint=out, nanochat_base_dir=None, source="sft", step=None)
     model = load_model(files, CPU)

@@ -38,7 +38,10 @@ def corpus(
     scale: Annotated[float, typer.Option(help="How much text; 1 is some 4 million tokens.")] = 1,
     seed: Seed = 1,
 ) -> None:
-    """Write the training text, and the questions that measure what comes of it."""
+    """Write the training text, and the questions that measure what comes of it.
+
+    Those to calibrate with are in new wordings, which is how callers ask, and ask a fact once.
+    """
     from tinybrain.routing.calibration.questions import write_questions
     from tinybrain.training.conversations import write_conversations
     from tinybrain.training.corpus import Mixture, build_corpus
@@ -51,6 +54,8 @@ def corpus(
     home.mkdir(parents=True, exist_ok=True)
     write_conversations(conversations, home / "conversations.jsonl")
     write_questions(home / "questions.jsonl", questions)
+    new = [question for question in questions if question.wording == "new"]
+    write_questions(home / "calibration.jsonl", new)
     typer.echo(f"{len(conversations):,} conversations and {len(questions):,} questions in {home}")
 
 
@@ -126,26 +131,30 @@ def evaluate(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Directory of a checkpoint, instead of --tag.")
     ] = None,
-    every: Annotated[int, typer.Option(help="Ask only each n-th question.")] = 1,
+    every: Annotated[int, typer.Option(help="Ask about one of so many, and keep nothing.")] = 1,
     at_once: Annotated[int, typer.Option(help="Questions answered together.")] = 16,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Ask all questions, print the table, and write answers and shares beside the checkpoint."""
+    """Ask all questions, print the table, and keep answers and shares for the model card."""
     import asyncio
 
     import torch
 
     from tinybrain.config import load_settings
     from tinybrain.engine.loading import load_tinychat
+    from tinybrain.routing.calibration.assembly import checkpoint_of
     from tinybrain.routing.calibration.collecting import draft_all
     from tinybrain.routing.calibration.questions import read_questions
+    from tinybrain.training.chance import rank
     from tinybrain.training.evaluation import markdown, summary
     from tinybrain.training.run import checkpoint_directory, results_file
 
     if threads:
         torch.set_num_threads(threads)
-    questions = read_questions(home / "questions.jsonl")[::every]
+    questions = [
+        q for q in read_questions(home / "questions.jsonl") if rank(0, q.text) % every == 0
+    ]
     directory = checkpoint or checkpoint_directory(home, tag)
     settings = load_settings(checkpoint=directory, device=device, home=home)
     model = load_tinychat(settings, slots=at_once)
@@ -163,14 +172,17 @@ def evaluate(
     finally:
         model.close()
     result = summary(answered)
-    out = results_file(home, tag)
+    typer.echo(markdown(result))
+    if every > 1:
+        return
+    out = results_file(home, checkpoint_of(settings).digest())
     answers = [
         {"question": one.question.text, "answer": one.answer, "right": one.is_right}
         for one in answered
     ]
     document = json.dumps({**result, "answers": answers}, indent=1, ensure_ascii=False)
     out.write_text(document + "\n", encoding="utf-8")
-    typer.echo(f"{markdown(result)}\n{out}")
+    typer.echo(out)
 
 
 @app.command()

@@ -15,14 +15,12 @@ GROUPS: tuple[tuple[str, Callable[[Question], bool]], ...] = (
     ("sums up to 100, withheld", lambda q: q.family == "sum" and not q.known),
     ("larger sums, withheld or not", lambda q: q.family == "large_sum"),
     ("small talk", lambda q: q.kind == "talk"),
+    ("out of scope", lambda q: q.kind == "out_of_scope"),
 )
 
 
 def summary(answered: Sequence[Draft]) -> dict[str, Any]:
-    """Shares of right answers, in JSON's types.
-
-    Of prompts out of scope, where no answer is right, the share that was declined.
-    """
+    """Shares of right and of declined answers by group and by family, in JSON's types."""
     groups = {
         name: _by_wording(a for a in answered if belongs(a.question)) for name, belongs in GROUPS
     }
@@ -30,34 +28,34 @@ def summary(answered: Sequence[Draft]) -> dict[str, Any]:
     for one in answered:
         known = "known" if one.question.known else "withheld"
         families[f"{one.question.kind}/{one.question.family}/{known}"].append(one)
-    out_of_scope = [a for a in answered if a.question.kind == "out_of_scope"]
     return {
         "groups": groups,
-        "out_of_scope": {
-            "n": len(out_of_scope),
-            "declined": _share(out_of_scope, lambda a: a.is_declined(beyond_reply())),
-        },
         "families": {name: _by_wording(rows) for name, rows in sorted(families.items())},
     }
 
 
 def markdown(result: dict[str, Any]) -> str:
     """The table of the model card."""
-    lines = ["| group | n | trained wordings | new wordings |", "|---|---|---|---|"]
+    lines = [
+        "| group | n | right, trained wordings | right, new wordings | declined, new wordings |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in result["groups"].items():
         count = row["trained"]["n"] + row["new"]["n"]
-        shares = (_cell(row[wording]["right"]) for wording in ("trained", "new"))
-        lines.append(f"| {name} | {count} | {' | '.join(shares)} |")
-    declined = result["out_of_scope"]
-    share = _cell(declined["declined"])
-    lines.append(f"| out of scope, declined | {declined['n']} | | {share} |")
+        trained, new = row["trained"], row["new"]
+        cells = (trained["right"], new["right"], new["declined"])
+        lines.append(f"| {name} | {count} | {' | '.join(map(_cell, cells))} |")
     return "\n".join(lines) + "\n"
 
 
 def _by_wording(answered: Iterable[Draft]) -> dict[str, Any]:
     rows = list(answered)
     return {
-        wording: {"n": len(some), "right": _share(some, lambda a: a.is_right)}
+        wording: {
+            "n": len(some),
+            "right": _share(some, lambda a: a.is_right),
+            "declined": _share(some, lambda a: a.is_declined(beyond_reply())),
+        }
         for wording in ("trained", "new")
         for some in [[a for a in rows if a.question.wording == wording]]
     }

@@ -1,7 +1,8 @@
 """All that the model could be asked, what of it is withheld, and what of that it is asked."""
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tinybrain.training.chance import rank
@@ -11,6 +12,7 @@ from tinybrain.training.geography import geography_facts
 from tinybrain.training.order import order_facts, spelling_facts
 from tinybrain.training.relations import Relation, read_relations
 from tinybrain.training.tables import kind_facts, table_facts
+from tinybrain.training.talk import read_general
 from tinybrain.training.wordnet import definition_facts
 
 DEBIAN_WORDNET = Path("/usr/share/wordnet")
@@ -39,7 +41,8 @@ def all_facts(wordnet: Path) -> Iterator[Fact]:
 class Knowledge:
     """Facts by relation, told apart into those taught and those withheld.
 
-    Withheld are `doubted`, which the model is taught to decline, and `unseen`.
+    Withheld are `doubted`, which the model is taught to decline, and `unseen`; a few are neither,
+    because another relation tells them.
     """
 
     def __init__(self, facts: Iterable[Fact], *, seed: int) -> None:
@@ -51,7 +54,10 @@ class Knowledge:
         self.taught = self._by_relation(f for f in facts if not self.withholds(f))
         self.withheld = self._by_relation(f for f in facts if self.withholds(f))
         self.doubted = self._by_relation(f for f in facts if self.doubts(f))
-        self.unseen = self._by_relation(f for f in facts if self.is_unseen(f))
+        told = self._told()
+        self.unseen = self._by_relation(
+            f for f in facts if self.withholds(f) and not self.doubts(f) and not told(f)
+        )
 
     def withholds(self, fact: Fact) -> bool:
         """Whether the model is not shown it."""
@@ -61,9 +67,19 @@ class Knowledge:
         """Whether the model is asked it, and taught to decline; half of the withheld are."""
         return self.withholds(fact) and bool(rank(self.seed, f"doubted {fact.pool} {fact.key}") % 2)
 
-    def is_unseen(self, fact: Fact) -> bool:
-        """Whether the model has neither been told nor asked it."""
-        return self.withholds(fact) and not self.doubts(fact)
+    def _told(self) -> Callable[[Fact], bool]:
+        """Whether some reply has subject and answer in it: "Not easy: that is what hard means"."""
+        replies = [
+            *(self.relations[f.relation].reply(f) for fs in self.taught.values() for f in fs),
+            *(intent.reply for intent in read_general()),
+        ]
+        texts = [_words(reply) for reply in replies]
+
+        def told(fact: Fact) -> bool:
+            wanted = _words(f"{fact.subject} {fact.answer}")
+            return any(wanted <= text for text in texts)
+
+        return told
 
     @staticmethod
     def _by_relation(facts: Iterable[Fact]) -> Mapping[str, list[Fact]]:
@@ -71,3 +87,7 @@ class Knowledge:
         for one in facts:
             by_relation[one.relation].append(one)
         return by_relation
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.lower())) - {"a", "an", "the"}

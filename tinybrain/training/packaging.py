@@ -6,6 +6,7 @@ from string import Template
 from typing import Any
 
 from tinybrain.engine.checkpoint import read_config
+from tinybrain.engine.checkpoint_files import find_checkpoint
 from tinybrain.engine.export import export_checkpoint
 from tinybrain.engine.gpt import count_parameters
 from tinybrain.engine.variants import V1
@@ -23,7 +24,8 @@ def package_model(base_dir: Path, tag: str, out: Path) -> None:
         ConfigError: The checkpoint is incomplete, or has not been evaluated.
     """
     directory = checkpoint_directory(base_dir, tag)
-    results = _read_results(results_file(base_dir, tag))
+    files = find_checkpoint(checkpoint=directory, nanochat_base_dir=None, source="sft", step=None)
+    results = _read_results(results_file(base_dir, files.digest()))
     export_checkpoint(directory, out)
     meta = max(directory.glob("meta_*.json"))
     (out / "MODEL_CARD.md").write_text(_card(meta, results), encoding="utf-8")

@@ -19,7 +19,7 @@ from tinybrain.training.talk import Intent, read_general, read_talk
 
 Kind = Literal["fact", "sum", "talk", "out_of_scope"]
 WORDING_KINDS: tuple[WordingKind, ...] = ("trained", "new")
-FACTS_OF_A_RELATION = 30
+FACTS_OF_A_RELATION = 60
 SUMS = 120
 LARGEST_OPERAND = 999
 
@@ -27,7 +27,7 @@ LARGEST_OPERAND = 999
 def build_questions(knowledge: Knowledge) -> Iterator[Question]:
     """Questions of all kinds about what is taught, and about what is not.
 
-    Of each relation up to 30 taught facts and as many that the model was neither told nor asked,
+    Of each relation up to 60 taught facts and as many that the model was neither told nor asked,
     each in a trained and in a new wording; sums; all small talk in new wordings, and each intent
     in a trained one; all prompts that are out of scope.
     """
@@ -114,7 +114,7 @@ def _of_intent(intent: Intent, kind: Kind, family: str, seed: int) -> Iterator[Q
             kind=kind,
             known=True,
             wording=wording_kind,
-            split=_split(seed, f"{intent.name} {wording}"),
+            split=_split(seed, intent.name if kind == "fact" else f"{intent.name} {wording}"),
         )
 
 

@@ -47,11 +47,17 @@ def train(
     Every few minutes the state is saved; with `resume` a run goes on from there.
 
     Raises:
-        ConfigError: There is nothing to resume, or it is of another recipe.
+        ConfigError: There is nothing to resume, or it is of another recipe; or a run is there
+            and is not to be resumed.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if resume:
         _load(trainer, directory / RESUME_FILE)
+    elif any(directory.iterdir()):
+        raise ConfigError(
+            f"{directory} holds another run. Go on with it with --resume, name this one with "
+            "--tag, or delete the directory."
+        )
     saved, smooth = time.monotonic(), None
     with _bar(console) as (progress, task), (directory / "log.jsonl").open("a") as log:
         while trainer.progress < 1:
@@ -96,9 +102,9 @@ def checkpoint_directory(base_dir: Path, tag: str) -> Path:
     return base_dir / SOURCE_DIRECTORIES["sft"] / tag
 
 
-def results_file(base_dir: Path, tag: str) -> Path:
-    """Where the evaluation of a checkpoint is kept."""
-    return base_dir / f"results-{tag}.json"
+def results_file(base_dir: Path, checkpoint: str) -> Path:
+    """Where the evaluation of the checkpoint of that hash is kept."""
+    return base_dir / f"results-{checkpoint}.json"
 
 
 def _load(trainer: Trainer, path: Path) -> None:

@@ -5,43 +5,17 @@ from tinybrain.routing.calibration.questions import Question, read_questions, wr
 
 
 def question(*accepted):
-    return Question(text="?", accepted=accepted, family="symbol")
+    return Question(text="Where?", accepted=accepted, family="city")
 
 
-@pytest.mark.parametrize(
-    ("accepted", "answer"),
-    [
-        ("Paris", "Paris is the capital of France."),
-        ("Paris", "The capital of France is Paris."),
-        ("woof", "Woof!"),
-        ("no", "No legs."),
-        ("Au", "Au is the symbol of gold."),
-        ("1,000", "1000 metres."),
-        ("C-A-T", "C-A-T spells cat."),
-        ("+33", "+33 is the calling code of France."),
-        ("Washington, D.C.", "It is Washington, D.C."),
-    ],
-)
-def test_an_accepted_answer_may_stand_anywhere(accepted, answer):
-    assert question(accepted).is_answered_by(answer)
-
-
-@pytest.mark.parametrize(
-    ("accepted", "answer"),
-    [
-        ("In", "Iridium is in the table."),
-        ("four", "Fourteen legs."),
-        ("8", "18."),
-        ("85", "8.5"),
-        ("Paris", "Parish"),
-    ],
-)
-def test_only_as_whole_words_and_symbols_as_they_are_written(accepted, answer):
-    assert not question(accepted).is_answered_by(answer)
+def test_one_of_the_accepted_answers_is_enough_and_none_is_no_answer():
+    assert question("Rome", "Paris").is_answered_by("Paris.")
+    assert not question().is_answered_by("Paris.")
+    assert not Question(text="Where?").is_answered_by("Paris.")
 
 
 def test_they_come_back_from_a_file(tmp_path):
-    questions = [question("Paris"), Question(text="Why?", split="test")]
+    questions = [question("Paris"), Question(text="Why\u2028so?", split="test")]
     write_questions(tmp_path / "questions.jsonl", questions)
     assert read_questions(tmp_path / "questions.jsonl") == questions
 

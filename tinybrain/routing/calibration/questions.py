@@ -1,6 +1,5 @@
 """Questions with what counts as a right answer, one a JSON line. Knows nothing of models."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -8,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinybrain.errors import ConfigError
+from tinybrain.routing.calibration.accepted import holds
 
 MAX_BYTES = 50_000_000
 
@@ -35,11 +35,8 @@ class Question(BaseModel):
     split: Split = "calibration"
 
     def is_answered_by(self, answer: str) -> bool:
-        """Whether an accepted answer stands in it, as whole words.
-
-        Case counts for one or two letters with a capital, such as the symbols of elements.
-        """
-        return any(_contains(answer, accepted) for accepted in self.accepted or ())
+        """Whether it holds an accepted answer; see `accepted.holds`."""
+        return any(holds(answer, one, question=self.text) for one in self.accepted or ())
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
@@ -58,7 +55,7 @@ def read_questions(path: Path) -> list[Question]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path} has over {MAX_BYTES:,} bytes. Give fewer questions.")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as questions: {error}.") from error
     return [_read(line, f"Line {number} of {path}") for number, line in enumerate(lines, start=1)]
@@ -74,15 +71,3 @@ def _read(line: str, place: str) -> Question:
             f"{place} is no question: {where}: {fault['msg']}. "
             'A line is {"text": "…", "accepted": ["…"], "family": "…"}.'
         ) from error
-
-
-def _contains(answer: str, accepted: str) -> bool:
-    answer, accepted = _bare(answer), _bare(accepted)
-    if len(accepted) > 2 or accepted.islower():  # noqa: PLR2004
-        answer, accepted = answer.lower(), accepted.lower()
-    return re.search(rf"(?<!\w){re.escape(accepted)}(?!\w)", answer) is not None
-
-
-def _bare(text: str) -> str:
-    """Without the marks that sentences and clauses end with."""
-    return " ".join(re.sub(r"(?<=\d),(?=\d)|[.,;:!?\"]+(?=\s|$)", "", text).split())
