@@ -143,8 +143,8 @@ class Seam:
         if self._echoed:
             if not final and self._punctuation.startswith(rest.strip()):
                 return ""
-            said_again = rest.lstrip().startswith(self._punctuation) and self._punctuation
-            rest = rest.lstrip().removeprefix(self._punctuation) if said_again else rest
+            if self._punctuation and rest.lstrip().startswith(self._punctuation):
+                rest = rest.lstrip().removeprefix(self._punctuation)
         lead = LEAD.match(rest)[0]  # type: ignore[index]
         rest = rest[len(lead) :]
         if not rest or (not final and rest in (".", "..")):

@@ -2,9 +2,9 @@
 
 A token that the limit passes by itself is shown at once. One that it does not pass is held back
 with those after it until they fill a window, and the window is judged: most doubt about a word is
-gone by the next. So a sure answer streams as if nobody watched, nothing shown was ever in doubt,
-and what ends before its window is full is shown as it is. Words are shown whole, so that another
-model can continue after them, and there is one before any is held back.
+gone by the next. So a sure answer streams as if nobody watched, and what ends before its window is
+full is shown as it is. Words are shown whole, so that another model can continue after them, and
+there is one before any is held back.
 
 Knows tokens and limits; nothing of other models.
 """
