@@ -65,11 +65,11 @@ def compared(figure: str, fitted: str, simple: str, lead: Interval) -> str:
 
 
 def on_keeping(kept: Mapping[tuple[float, str], Sequence[Split]]) -> list[str]:
-    """For each target, P(wrong)'s gate beside every gate of one signal."""
+    """For each target, P(wrong)'s gate beside those of one signal, where either keeps anything."""
     return [
         _pair(limit, name, kept[limit, P_WRONG], splits)
         for (limit, name), splits in kept.items()
-        if name != P_WRONG
+        if name != P_WRONG and any(one.all.kept for one in (*kept[limit, P_WRONG], *splits))
     ]
 
 
@@ -113,4 +113,6 @@ def on_reaching(limit: float, splits: Sequence[Split]) -> str:
             "service would refuse to start, and nothing is kept: the signals are too weak, or the "
             "calibration questions too few."
         )
+    if impossible == len(splits):
+        said += " That nothing is let through means nothing, then."
     return said

@@ -30,7 +30,7 @@ from tinybrain.routing.gate import Gate
 
 TARGETS = (0.05, 0.10)
 P_WRONG = "P(wrong)"
-RIVALS = ("mean entropy", "lowest log-probability", PERPLEXITY)
+RIVALS = ("mean entropy", "mean log-probability", "lowest log-probability", PERPLEXITY)
 CAUGHT = 90  # percent
 
 Counted = Callable[[Case], bool]

@@ -114,9 +114,12 @@ class Measurement:
             found.aims.append(Aim("AUROC, within a family", 0.95, True, within))
         least_certain = [[least_certain_token(case.signals) for case in self.facts]]
         found.tables["Probabilities, facts and sums"] = [
-            calibration_row(P_WRONG, self.facts, scores[P_WRONG]),
-            calibration_row(LEFT_OUT, self.facts, scores[LEFT_OUT]),
-            calibration_row(LEAST_CERTAIN, self.facts, least_certain),
+            calibration_row(name, self.facts, seeds, TARGETS)
+            for name, seeds in (
+                (P_WRONG, scores[P_WRONG]),
+                (LEFT_OUT, scores[LEFT_OUT]),
+                (LEAST_CERTAIN, least_certain),
+            )
         ]
 
     def _keep(self, found: Measured) -> None:

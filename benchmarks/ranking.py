@@ -12,7 +12,14 @@ from cases import Case
 from doubts import Scores, heeding_declining
 from latency import Row
 
-from tinybrain.routing.calibration.evaluation import aurc, auroc, auroc_within, bootstrap, ece
+from tinybrain.routing.calibration.evaluation import (
+    aurc,
+    auroc,
+    auroc_within,
+    bootstrap,
+    ece,
+    risk_coverage,
+)
 
 REPEATS = 200
 
@@ -119,16 +126,28 @@ def ranked_row(name: str, ranked: Ranked) -> Row:
     }
 
 
-def calibration_row(name: str, cases: Sequence[Case], seeds: Sequence[Scores]) -> Row:
-    """How near a probability is to what happens, and the mean risk over all coverages.
+def calibration_row(
+    name: str, cases: Sequence[Case], seeds: Sequence[Scores], limits: Sequence[float]
+) -> Row:
+    """How near a probability is to what happens, of what was not declined, and the mean risk.
 
-    The first is of what the model did not decline.
+    Beside them what could be kept at each error, were the threshold chosen on these very cases.
     """
     wrong = [not case.right for case in cases]
     answered = [i for i, case in enumerate(cases) if not case.declined]
     answered_wrong = [wrong[i] for i in answered]
-    return {
+    heeding = [heeding_declining(one, cases) for one in seeds]
+    row: Row = {
         "estimate": name,
         "ECE": round(fmean(ece([one[i] for i in answered], answered_wrong) for one in seeds), 3),
-        "AURC": round(fmean(aurc(heeding_declining(one, cases), wrong) for one in seeds), 3),
+        "AURC": round(fmean(aurc(one, wrong) for one in heeding), 3),
     }
+    for limit in limits:
+        best = fmean(_most(one, wrong, limit) for one in heeding)
+        row[f"kept at {limit:.0%}, at best"] = f"{best:.1%}"
+    return row
+
+
+def _most(scores: Scores, wrong: Sequence[bool], limit: float) -> float:
+    curve = risk_coverage(scores, wrong)
+    return max((point.coverage for point in curve if point.risk <= limit), default=0.0)

@@ -8,11 +8,11 @@ from cases import Case, Drafts, declining, questions_in_new_wordings
 from deciding import deciding
 from doubts import RULES, baselines, heeding_declining
 from gating import Kept, families_left_out, fit, gate_for, is_shown, with_signal_alone
-from judging import Aim, best_simple, on_feasibility, on_keeping, on_ranking
+from judging import Aim, best_simple, on_feasibility, on_keeping, on_ranking, on_reaching
 from keeping import P_WRONG, Split, over_random_halves, split_row, where_most_wrong_are_caught
 from made_up_cases import case, world
 from measuring import RANKED, Measurement, without_router
-from ranking import Interval, Ranking
+from ranking import Interval, Ranking, calibration_row
 from routing import README, printed, with_results
 from saving import LARGER_RIGHT, Curve
 from trivia import answer_trivia, read_trivia
@@ -192,6 +192,18 @@ def test_it_is_said_where_a_simple_signal_wins():
 def test_a_model_that_is_mostly_wrong_is_said_to_be_escalated_whatever_the_signals():
     assert "Nearly all must be escalated" in on_feasibility(0.94, 0.05)
     assert "Nearly all" not in on_feasibility(0.5, 0.05)
+
+
+def test_at_best_as_much_is_kept_as_the_ranking_allows():
+    asked = [case(right=right) for right in (True, True, False, True)]
+    row = calibration_row("a score", asked, [[0.1, 0.2, 0.3, 0.4]], (0.05, 0.25))
+    assert (row["kept at 5%, at best"], row["kept at 25%, at best"]) == ("50.0%", "100.0%")
+
+
+def test_a_target_that_no_split_reaches_is_told_as_such():
+    nothing = Split.of(None, [case()])
+    assert on_keeping({(0.05, P_WRONG): [nothing], (0.05, "mean entropy"): [nothing]}) == []
+    assert "In 1 of 1 splits no threshold is shown to reach it" in on_reaching(0.05, [nothing])
 
 
 def test_a_model_without_a_router_is_still_measured(cases, monkeypatch):
