@@ -13,7 +13,7 @@ import typer
 from rich.progress import Progress
 
 from tinybrain.chat import Message
-from tinybrain.cli.service import open_upstream
+from tinybrain.cli.upstream import open_upstream
 from tinybrain.config import Settings
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.assembly import identity_of, rules_of

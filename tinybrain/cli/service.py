@@ -1,26 +1,15 @@
-"""The service that a command asks about: its settings, its chain, its larger model."""
+"""The service that a command asks about: its settings, and its chain."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-import prometheus_client
 import yaml  # type: ignore[import-untyped]  # it has no types
 
-from tinybrain.chat import Upstream
 from tinybrain.config import Settings, load_settings
-from tinybrain.errors import ConfigError
-from tinybrain.payments.agent import PayingTransport
 from tinybrain.payments.chain import Chain
-from tinybrain.payments.database import Database
-from tinybrain.payments.ledger import Ledger
-from tinybrain.payments.records import Limits
 from tinybrain.payments.rpc import Rpc
-from tinybrain.telemetry.metrics import Metrics
-from tinybrain.telemetry.prometheus import PrometheusMeters
-from tinybrain.upstreams.factory import build_upstream
 
 DEVNET_CONFIG = Path("devnet") / "serve_config.yaml"
 
@@ -79,30 +68,3 @@ async def open_chain(settings: Settings) -> AsyncIterator[Chain]:
     """The settings' token on their network."""
     async with open_rpc(settings) as rpc:
         yield Chain(rpc, settings.token.address)
-
-
-@asynccontextmanager
-async def open_upstream(settings: Settings) -> AsyncIterator[Upstream]:
-    """The larger model, bought as the service buys it: under its caps, noted in its ledger.
-
-    Raises:
-        ConfigError: Nothing is set to pay it with.
-    """
-    if settings.upstream_api_key is not None:
-        async with httpx.AsyncClient() as client:
-            yield build_upstream(settings, client)
-        return
-    if settings.treasury_private_key is None:
-        raise ConfigError(
-            "TREASURY_PRIVATE_KEY is missing: the larger model is paid with it. Set it, or set "
-            "LARGE_MODEL_API_KEY for one that is not paid over x402."
-        )
-    database = await Database.open(settings.ledger)
-    try:
-        ledger = Ledger(database, limits=Limits.of(settings))
-        metrics = Metrics(PrometheusMeters(prometheus_client.CollectorRegistry()))
-        transport = PayingTransport(settings, ledger, metrics)
-        async with httpx.AsyncClient(transport=transport) as client:
-            yield build_upstream(settings, client)
-    finally:
-        await database.close()

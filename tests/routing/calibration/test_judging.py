@@ -82,7 +82,7 @@ async def test_it_stops_before_the_budget_could_be_exceeded(judge):
 
 async def test_a_call_that_does_not_tell_its_cost_counts_as_the_dearest(judge):
     judging = await judge(Larger("RIGHT", cost=0), drafts(50), budget=30_000)
-    assert (judging.asked, judging.untold, judging.spent) == (6, 6, 30_000)
+    assert (judging.judged, judging.untold, judging.spent) == (6, 6, 30_000)
 
 
 async def test_a_failure_is_counted_and_judged_again_by_the_next_call(judge):
@@ -93,19 +93,21 @@ async def test_a_failure_is_counted_and_judged_again_by_the_next_call(judge):
     assert words.startswith("2 answers were judged for $0.007")
     assert "1 calls failed. It is down." in words
     again = await judge(Larger("WRONG"), asked)
-    assert (again.asked, len(again.verdicts)) == (1, 3)
+    assert (again.judged, len(again.verdicts)) == (1, 3)
 
 
 async def test_a_spending_cap_ends_it(judge):
-    judging = await judge(Larger("RIGHT", BudgetExceeded("The day is spent.")), drafts(50))
-    assert judging.asked < 10
+    larger = Larger("RIGHT", BudgetExceeded("The day is spent."))
+    judging = await judge(larger, drafts(50))
+    assert len(larger.prompts) <= 5  # those under way
+    assert (judging.judged, judging.failed, judging.spent) == (1, 0, COST)
     assert "The day is spent." in judging_in_words(judging, most=MOST)
 
 
 async def test_no_verdict_is_bought_twice(judge):
     await judge(Larger("RIGHT", "maybe"), drafts(2))
     again = await judge(Larger("WRONG"), drafts(2))
-    assert (again.asked, sorted(map(str, again.verdicts.values()))) == (0, ["None", "True"])
+    assert (again.judged, sorted(map(str, again.verdicts.values()))) == (0, ["None", "True"])
 
 
 def test_a_file_that_holds_something_else_is_named(tmp_path):

@@ -7,7 +7,7 @@ reply is discarded, but paid for. Verdicts are kept in a file, so that none is b
 import asyncio
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +56,13 @@ def label(
 class Judging:
     """What was judged, and at what cost.
 
-    `verdicts` has None where the reply was neither word. `spent` counts what a call may have cost
-    at most where nobody told it; `untold` are how many these were.
+    `verdicts`, those of earlier calls among them, has None where the reply was neither word.
+    `spent` counts what a call may have cost at most where nobody told it; `untold` are how many
+    these were. `failure` is why the last call that failed did.
     """
 
     verdicts: dict[Key, bool | None]
-    asked: int = 0
+    judged: int = 0
     discarded: int = 0
     failed: int = 0
     untold: int = 0
@@ -71,15 +72,17 @@ class Judging:
 
 def judging_in_words(judging: Judging, *, most: Usdc) -> str:
     """How many were judged, and what it cost."""
-    judged = judging.asked - judging.failed - judging.discarded
-    told = [
-        f"{judged:,} answers were judged for {format_usdc(judging.spent)}",
-        f"{judging.untold:,} calls of {judging.asked:,} did not tell what they cost and count as "
-        f"{format_usdc(most)} each" * bool(judging.untold),
-        f"{judging.discarded:,} replies were neither RIGHT nor WRONG" * bool(judging.discarded),
-        f"{judging.failed:,} calls failed" * bool(judging.failed),
+    counts = [
+        (
+            judging.untold,
+            f"calls did not tell what they cost and count as {format_usdc(most)} each",
+        ),
+        (judging.discarded, "replies were neither RIGHT nor WRONG"),
+        (judging.failed, "calls failed"),
     ]
-    return "; ".join(filter(None, told)) + "." + f" {judging.failure}" * bool(judging.failure)
+    told = [f"{judging.judged:,} answers were judged for {format_usdc(judging.spent)}"]
+    told += [f"{count:,} {what}" for count, what in counts if count]
+    return " ".join(filter(None, ["; ".join(told) + ".", judging.failure]))
 
 
 class VerdictFile:
@@ -138,23 +141,24 @@ class Judge:
         await asyncio.gather(*(self._work(waiting, done) for _ in range(AT_ONCE)))
         return self._done
 
-    async def _work(self, waiting: Iterator[Draft], done: Callable[[], object]) -> None:
+    async def _work(
+        self, waiting: Generator[Draft, None, None], done: Callable[[], object]
+    ) -> None:
         while self._left >= self._most and (draft := next(waiting, None)):
             self._left -= self._most
             try:
                 await self._judge(draft)
             except BudgetExceeded as error:
-                self._left = 0  # a cap of the treasury holds for all calls
+                waiting.close()  # a cap of the treasury holds for all calls
+                self._left += self._most
                 self._done.failure = error.message
-                return
             except UpstreamError as error:
                 self._done.failed += 1
                 self._done.failure = error.message
-                self._pay(Usdc(0))
+                self._pay(Usdc(0))  # it may have been paid all the same
             done()
 
     async def _judge(self, draft: Draft) -> None:
-        self._done.asked += 1
         key, reply, cost = _key(draft), "", Usdc(0)
         prompt = PROMPT.format(question=draft.question.text, answer=draft.answer)
         async for event in self._upstream.generate(
@@ -167,6 +171,7 @@ class Judge:
                     reply, cost = reply + event.text, event.cost
         right = VERDICTS.get(reply.strip())
         self._pay(cost)
+        self._done.judged += right is not None
         self._done.discarded += right is None
         self._done.verdicts[key] = right
         self._file.append(key, right=right)
