@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tinybrain.payments.records import Judged, Label
-from tinybrain.routing.calibration.gates import opening_limit, self_test
+from tinybrain.routing.calibration.gates import later_limit, opening_limit, self_test
 from tinybrain.routing.calibration.outcomes import FEWEST, FEWEST_OF_A_LABEL, Outcome, answered
 from tinybrain.routing.calibration.platt import platt
 from tinybrain.routing.calibration.router import Router
@@ -80,7 +80,8 @@ class Tuner:
             opening = opening_limit(scorer, self.start.prefill, self.target, sample)
         else:
             return self.start
-        gate = replace(self.start, opening=opening)
+        later = self.start.later and later_limit(opening)
+        gate = replace(self.start, opening=opening, later=later)
         self_test(gate, self.outcomes)
         return gate
 
