@@ -13,6 +13,7 @@ from tinybrain.routing.calibration.accepted import holds
         ("Au", "Au is the symbol of gold."),
         ("In", "In is the symbol of indium."),
         ("I", "Its symbol is I."),
+        ("I", "I comes after H."),
         ("1,000", "1000 metres."),
         ("1000", "1 000 metres."),
         ("C-A-T", "C-A-T spells cat."),
