@@ -383,8 +383,7 @@ def _admits(gate: Gate, prefilled: Prefilled, course: _Course) -> bool:
 
 
 def _releases(gate: Gate, held: Sequence[Token | Finished], text: str, course: _Course) -> bool:
-    tokens = [event for event in held if isinstance(event, Token)]
-    signals = Signals.of(tokens, course.prefilled)
+    signals = Signals.of_opening(held, gate.hold_back_tokens, course.prefilled)
     course.judged(signals, gate.opening)
     if gate.is_declined(text):
         course.reason, course.confidence = "declined", 0.0

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from tinybrain.chat import Prefilled, Token
+from tinybrain.chat import Finished, Prefilled, Token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,18 @@ class Signals:
             min_margin=min(margins) if margins else None,
             tokens=len(tokens),
         )
+
+    @classmethod
+    def of_opening(
+        cls, events: Sequence[Token | Finished], tokens: int, prefilled: Prefilled | None
+    ) -> Self:
+        """Measure the first `tokens` tokens of an answer that begins with these events.
+
+        More than these are held back while there is nothing to show, and all are there where an
+        answer is calibrated with: the gate judges the same ones in both.
+        """
+        generated = [event for event in events if isinstance(event, Token)]
+        return cls.of(generated[:tokens], prefilled)
 
     def recorded(self) -> dict[str, float | int | None]:
         """As they are kept; what is infinite or unknown becomes None, as in JSON."""
