@@ -28,6 +28,13 @@ def test_what_is_surely_escalated_counts_and_is_never_kept():
     assert threshold == 0.2
 
 
+def test_a_rate_below_what_is_surely_escalated_is_refused_with_the_least_that_is():
+    p_wrong = [0.1, 0.2, float("inf")]
+    with pytest.raises(ConfigError, match=r"33\.33% of 3 questions .* Set it to 0\.334 or more"):
+        for_escalation_rate(p_wrong, 0.3)
+    assert for_escalation_rate(p_wrong, 0.334) == 0.2
+
+
 def test_ties_are_kept_or_escalated_together():
     assert for_escalation_rate([0.1] * 9 + [0.9], 0.5) == 0.1
 

@@ -46,8 +46,8 @@ class Target(BaseModel):
         """The P(wrong) up to which answers are kept; an infinite one is kept by none.
 
         Raises:
-            ConfigError: No threshold is shown to keep the error as low as it should be; the
-                message tells the least share that any gate would have to escalate.
+            ConfigError: More is escalated anyway than should be, or no threshold is shown to keep
+                the error as low as it should be; the message tells the least share to escalate.
         """
         if self.escalation_rate is not None:
             return for_escalation_rate(p_wrong, self.escalation_rate)
@@ -66,8 +66,19 @@ class Target(BaseModel):
 
 
 def for_escalation_rate(p_wrong: Sequence[float], rate: float) -> float:
-    """The threshold whose share of escalated outcomes is nearest to `rate`."""
+    """The threshold whose share of escalated outcomes is nearest to `rate`.
+
+    Raises:
+        ConfigError: More are escalated whatever it is, their P(wrong) being infinite.
+    """
     n = len(p_wrong)
+    if (anyway := p_wrong.count(math.inf) / n) > rate:
+        raise ConfigError(
+            f"TINYBRAIN_TARGET_ESCALATION_RATE of {rate:.2%} cannot be reached: {anyway:.2%} of "
+            f"{n} questions are escalated anyway, on the prompt alone or because the small model "
+            f"declines them. Set it to {math.ceil(anyway * 1000) / 1000:g} or more, or set "
+            "TINYBRAIN_MAX_LOCAL_ERROR instead."
+        )
     keeps = [(-math.inf, 0), *_thresholds(p_wrong)]
     return min(keeps, key=lambda keep: abs(1 - keep[1] / n - rate))[0]
 
