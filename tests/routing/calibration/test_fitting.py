@@ -1,5 +1,7 @@
 """What is fitted ranks, is calibrated, and gives way to the raw signal where that is better."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from worlds import outcome, router, world
@@ -67,7 +69,14 @@ def test_signals_that_the_model_does_not_tell_are_not_fitted_on():
 
 
 @pytest.mark.parametrize(
-    "outcomes", [[], world(100), [outcome(0.1 * i, right=i > 5) for i in range(300)]]
+    "outcomes",
+    [
+        [],
+        world(100),
+        [outcome(0.1 * i, right=i > 5) for i in range(300)],
+        [replace(o, declined=not o.right) for o in world(300)],
+    ],
+    ids=["none", "few", "hardly any wrong", "all wrong ones declined"],
 )
 def test_too_few_outcomes_are_refused_with_what_to_do(outcomes):
     with pytest.raises(ConfigError, match="Ask more questions"):

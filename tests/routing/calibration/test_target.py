@@ -66,6 +66,14 @@ def test_an_unreachable_error_is_refused_with_the_least_possible_escalation():
         Target(max_local_error=0.1).threshold(p_wrong, [i % 5 > 1 for i in range(400)])
 
 
+def test_what_was_declined_is_told_apart_and_is_escalated_at_least():
+    wrong = [i < 250 for i in range(400)]
+    p_wrong = [float("inf")] * 200 + [0.5] * 200
+    told = r"declines 50\.0% and answers 12\.5% wrong.* escalate 50\.0%"
+    with pytest.raises(ConfigError, match=told):
+        Target(max_local_error=0.3).threshold(p_wrong, wrong, declined=200)
+
+
 def test_a_target_is_told_in_words():
     assert str(Target(escalation_rate=0.2)) == "20.0% of the questions are escalated"
     assert str(Target(max_local_error=0.05)).startswith("at most 5.0% of the answers that are kept")

@@ -165,11 +165,12 @@ def _only(names: list[str], outcomes: Sequence[Outcome]) -> Scorer:
 
 
 def _require_enough(outcomes: Sequence[Outcome]) -> None:
-    wrong = sum(not o.right for o in outcomes)
-    fewest = min(wrong, len(outcomes) - wrong)
-    if len(outcomes) < FEWEST or fewest < FEWEST_OF_A_LABEL:
+    right = sum(o.right for o in outcomes)
+    wrong = len(answered(outcomes)) - right
+    if len(outcomes) < FEWEST or min(wrong, right) < FEWEST_OF_A_LABEL:
         raise ConfigError(
-            f"{len(outcomes)} outcomes, {wrong} of them wrong, are too few to calibrate with: at "
-            f"least {FEWEST} are needed, {FEWEST_OF_A_LABEL} of them right and as many wrong. Ask "
-            "more questions: known ones, unknown ones, and small talk."
+            f"{len(outcomes)} outcomes, {right} of them right, {wrong} wrong and the others "
+            f"declined, are too few to calibrate with: at least {FEWEST} are needed, "
+            f"{FEWEST_OF_A_LABEL} of them right and as many wrong. Ask more questions: known ones, "
+            "unknown ones, and small talk."
         )

@@ -71,7 +71,8 @@ def opening_limit(
         else math.inf
         for o in outcomes
     ]
-    threshold = target.threshold(p_wrong, [not o.right for o in outcomes])
+    declined = sum(o.declined for o in outcomes)
+    threshold = target.threshold(p_wrong, [not o.right for o in outcomes], declined=declined)
     return Limit(estimate=scorer.p_wrong, max_p_wrong=threshold)
 
 

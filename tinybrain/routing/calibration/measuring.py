@@ -177,10 +177,11 @@ def feasibility(router: Router) -> list[Feasibility]:
     """What some errors allowed would cost, the router's own target among them."""
     outcomes = router.outcomes
     error = sum(not o.right for o in outcomes) / len(outcomes)
+    declined = sum(o.declined for o in outcomes) / len(outcomes)
     return [
         Feasibility(
             max_local_error=limit,
-            least_escalation=_rounded(least_escalation(error, limit)),
+            least_escalation=_rounded(least_escalation(error, limit, declined=declined)),
             escalated=_escalated(router, limit),
         )
         for limit in sorted({*ERRORS_TOLD, router.target.max_local_error or ERRORS_TOLD[0]})

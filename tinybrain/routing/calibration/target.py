@@ -42,8 +42,12 @@ class Target(BaseModel):
             f"({CONFIDENCE:.0%} confidence)"
         )
 
-    def threshold(self, p_wrong: Sequence[float], wrong: Sequence[bool]) -> float:
+    def threshold(
+        self, p_wrong: Sequence[float], wrong: Sequence[bool], *, declined: int = 0
+    ) -> float:
         """The P(wrong) up to which answers are kept; an infinite one is kept by none.
+
+        `declined` are how many of the wrong the small model declined.
 
         Raises:
             ConfigError: More is escalated anyway than should be, or no threshold is shown to keep
@@ -54,13 +58,14 @@ class Target(BaseModel):
         limit = self.max_local_error or 0.0
         found = for_local_error(p_wrong, wrong, limit)
         if found is None:
-            error = sum(wrong) / len(wrong)
+            n, error = len(wrong), sum(wrong) / len(wrong)
+            least = least_escalation(error, limit, declined=declined / n)
             raise ConfigError(
                 f"TINYBRAIN_MAX_LOCAL_ERROR of {limit:.1%} cannot be reached: no threshold is "
-                f"shown to keep it on {len(wrong)} calibration questions, of which the small "
-                f"model answers {error:.1%} wrong. Even an ideal gate would have to escalate "
-                f"{least_escalation(error, limit):.1%}. Allow more error, calibrate with more "
-                "questions, or set TINYBRAIN_TARGET_ESCALATION_RATE instead."
+                f"shown to keep it on {n} calibration questions, of which the small model "
+                f"declines {declined / n:.1%} and answers {error - declined / n:.1%} wrong. Even "
+                f"an ideal gate would have to escalate {least:.1%}. Allow more error, calibrate "
+                "with more questions, or set TINYBRAIN_TARGET_ESCALATION_RATE instead."
             )
         return found
 
