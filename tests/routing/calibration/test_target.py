@@ -1,12 +1,18 @@
 """A threshold does what was asked for, or says that nothing can."""
 
+import math
 import random
 
 import pytest
 from pydantic import ValidationError
 
 from tinybrain.errors import ConfigError
-from tinybrain.routing.calibration.target import Target, for_escalation_rate, for_local_error
+from tinybrain.routing.calibration.target import (
+    MOST_THRESHOLDS,
+    Target,
+    for_escalation_rate,
+    for_local_error,
+)
 
 
 def drawn(n, seed=0):
@@ -33,6 +39,13 @@ def test_a_rate_below_what_is_surely_escalated_is_refused_with_the_least_that_is
     with pytest.raises(ConfigError, match=r"33\.33% of 3 questions .* Set it to 0\.334 or more"):
         for_escalation_rate(p_wrong, 0.3)
     assert for_escalation_rate(p_wrong, 0.334) == 0.2
+
+
+@pytest.mark.parametrize("n", [100, 101, 199, 1000])
+def test_few_thresholds_are_tried_the_boldest_among_them(n):
+    tried = {for_escalation_rate([i / n for i in range(n)], (i + 0.5) / n) for i in range(n)}
+    assert MOST_THRESHOLDS / 2 < len(tried - {-math.inf}) <= MOST_THRESHOLDS
+    assert max(tried) == (n - 1) / n
 
 
 def test_ties_are_kept_or_escalated_together():
