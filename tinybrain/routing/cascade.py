@@ -272,9 +272,7 @@ class Cascade:
             if gate and not _admits(gate, prefilled, course):
                 return
             async with self._soon(deadline):
-                at_least, declines = (
-                    (gate.hold_back_tokens, gate.declines) if gate else (1, None)
-                )
+                at_least, declines = (gate.hold_back_tokens, gate.declines) if gate else (1, None)
                 held, text = await hold_back(events, at_least, declines)
             if gate and not _releases(gate, held, text, course):
                 return
