@@ -41,7 +41,7 @@ def test_the_local_error_holds_on_another_day(fitted):
 def test_at_the_prefill_at_most_the_stated_share_of_right_answers_is_lost(fitted):
     gate = calibrated_gate(fitted)
     right = [o for o in fitted.outcomes if o.right]
-    lost = sum(not gate.admits(o.signals) for o in right) / len(right)
+    lost = sum(not gate.judge_prompt(o.signals).passes for o in right) / len(right)
     assert 0 < lost <= LOST_AT_PREFILL
     assert expected(gate, fitted.outcomes).at_prefill > lost
 

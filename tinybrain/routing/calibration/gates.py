@@ -86,8 +86,8 @@ def later_limit(opening: Limit) -> Limit:
 
 def expected(gate: Gate, outcomes: Sequence[Outcome]) -> Expectation:
     """What the gate does with these outcomes."""
-    admitted = [o for o in outcomes if gate.admits(o.signals)]
-    kept = [o for o in admitted if not o.declined and gate.releases(o.signals)]
+    admitted = [o for o in outcomes if gate.judge_prompt(o.signals).passes]
+    kept = [o for o in admitted if gate.judge_opening(o.signals, declined=o.declined).passes]
     n = len(outcomes)
     return Expectation(
         n=n,
