@@ -79,7 +79,8 @@ def for_escalation_rate(p_wrong: Sequence[float], rate: float) -> float:
         ConfigError: More are escalated whatever it is, their P(wrong) being infinite.
     """
     n = len(p_wrong)
-    if (anyway := p_wrong.count(math.inf) / n) > rate:
+    anyway = p_wrong.count(math.inf) / n
+    if rate < anyway < 1:  # all of them is no rate to be set
         raise ConfigError(
             f"TINYBRAIN_TARGET_ESCALATION_RATE of {rate:.2%} cannot be reached: {anyway:.2%} of "
             f"{n} questions are escalated anyway, on the prompt alone or because the small model "
