@@ -46,6 +46,14 @@ def test_at_the_prefill_at_most_the_stated_share_of_right_answers_is_lost(fitted
     assert expected(gate, fitted.outcomes).at_prefill > lost
 
 
+def test_a_prompt_that_is_not_told_is_admitted_and_judged_on_its_opening(fitted):
+    gate = calibrated_gate(fitted)
+    told = outcome(0.0, right=True, perplexity=1e9).signals
+    untold = replace(told, perplexity=None, user_perplexity=None)
+    assert not gate.judge_prompt(told).passes
+    assert gate.judge_prompt(untold).passes
+
+
 def test_what_the_model_declines_is_escalated_however_sure_it_is(fitted):
     gate = calibrated_gate(fitted)
     sure = outcome(0.0, right=False)

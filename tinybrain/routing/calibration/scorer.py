@@ -48,6 +48,10 @@ class Scorer(BaseModel):
         logit = self.logit(signals)
         return 1.0 if logit is None else logistic(logit)
 
+    def p_wrong_of_prompt(self, signals: Signals) -> float:
+        """The same, but 0 where a signal was not told: an untold prompt is no reason to refuse."""
+        return 0.0 if self.logit(signals) is None else self.p_wrong(signals)
+
     def logit(self, signals: Signals) -> float | None:
         """Its log-odds; None where a signal was not told."""
         logit = self.intercept
