@@ -43,7 +43,6 @@ from tinybrain.usdc import Usdc
 DIGITS = 4
 POINTS = 50
 ERRORS_TOLD = (0.01, 0.02, 0.05, 0.1, 0.2)
-NO_RANKING = 0.5  # the AUROC of a resample in which all are right or all are wrong
 
 
 class Prices(NamedTuple):
@@ -238,12 +237,7 @@ def _estimate(statistic: _Statistic, rows: Sequence[_Scored], *, seed: int) -> E
     value = statistic(rows) if rows else None
     if value is None:
         return None
-
-    def resampled(drawn: Sequence[_Scored]) -> float:
-        found = statistic(drawn)
-        return NO_RANKING if found is None else found
-
-    low, high = bootstrap(resampled, rows, seed=seed)
+    low, high = bootstrap(statistic, rows, seed=seed)
     return Estimate(_rounded(value), _rounded(low), _rounded(high))
 
 
