@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from worlds import outcome, router, world
+from worlds import declining_world, outcome, router, world
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.gates import (
@@ -15,6 +15,7 @@ from tinybrain.routing.calibration.gates import (
     prefill_limit,
     self_test,
 )
+from tinybrain.routing.calibration.outcomes import answered
 from tinybrain.routing.calibration.scorer import Scorer
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import Gate, Limit
@@ -59,6 +60,24 @@ def test_what_the_model_declines_is_escalated_however_sure_it_is(fitted):
     sure = outcome(0.0, right=False)
     assert expected(gate, [sure]).escalated == 0
     assert expected(gate, [replace(sure, declined=True)]).escalated == 1
+
+
+@pytest.fixture(scope="module")
+def declining():
+    return router(declining_world(1200), Target(escalation_rate=0.7))
+
+
+def test_p_wrong_is_of_what_is_not_declined(declining):
+    rows = answered(declining.outcomes)
+    mean = sum(declining.opening.p_wrong(o.signals) for o in rows) / len(rows)
+    assert mean == pytest.approx(sum(not o.right for o in rows) / len(rows), abs=0.001)
+
+
+def test_what_is_declined_counts_as_escalated_and_moves_no_doubt(declining):
+    gate = calibrated_gate(declining)
+    assert gate.opening.max_p_wrong == pytest.approx(0.83, abs=0.05)
+    assert expected(gate, declining.outcomes).escalated == pytest.approx(0.7, abs=0.02)
+    assert expected(gate, declining_world(1200, seed=5)).local_error < 0.25
 
 
 def test_where_the_prompt_tells_nothing_every_prompt_is_admitted(fitted):
