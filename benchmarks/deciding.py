@@ -79,9 +79,8 @@ def _judging(gate: Gate, prefilled: Prefilled, tokens: Sequence[Token]) -> float
     text = "".join(token.text for token in tokens)
     start = time.perf_counter()
     for _ in range(REPEATS):
-        gate.admits(Signals.of([], prefilled))
-        gate.is_declined(text)
-        gate.releases(Signals.of(tokens, prefilled))
+        gate.judge_prompt(Signals.of([], prefilled))
+        gate.judge_opening(Signals.of(tokens, prefilled), declined=gate.is_declined(text))
     return (time.perf_counter() - start) / REPEATS * MS
 
 

@@ -59,9 +59,8 @@ def keeps(gate: Gate | None, case: Case) -> bool:
     """Whether its answer is shown; without a gate that reaches the target, none is."""
     return (
         gate is not None
-        and not case.declined
-        and gate.admits(case.signals)
-        and gate.releases(case.signals)
+        and gate.judge_prompt(case.signals).passes
+        and gate.judge_opening(case.signals, declined=case.declined).passes
     )
 
 

@@ -95,6 +95,18 @@ async def test_an_answer_that_the_small_model_declines_is_bought_however_sure_it
     ]
 
 
+async def test_a_phrase_longer_than_what_is_held_back_declines_all_the_same():
+    declined = local_script("I", " pa", "ss", " on that.")
+    assert (await World([declined], [BOUGHT], hold_back=1).ask())[1].reason == "declined"
+
+
+@pytest.mark.parametrize("texts", [("I", " pa", "rted."), ("I", " pa")])
+async def test_what_begins_like_declining_and_is_none_is_shown_whole(texts):
+    events = await World([local_script(*texts)], hold_back=1).ask()
+    assert events[1].signals.tokens == 1
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == "".join(texts)
+
+
 async def test_one_unsure_token_in_the_window_is_enough_and_one_after_it_is_not():
     doubt = tokens("?", probability=0.1)
     end = [Finished("stop", 4, 4)]

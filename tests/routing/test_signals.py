@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tinybrain.chat import Prefilled, Token
-from tinybrain.routing.signals import Signals
+from tinybrain.routing.signals import CEILING, Signals
 
 NAN = math.nan
 
@@ -66,6 +66,16 @@ def test_what_is_recorded_is_json_even_of_the_deepest_doubt():
 def test_what_was_recorded_is_read_even_of_the_deepest_doubt():
     measured = [Signals.of([]), Signals.of([Token("a", -0.1, 0.5, 0.9)], Prefilled(3.0, 4))]
     assert [Signals.read(each.recorded()) for each in measured] == measured
+
+
+@pytest.mark.parametrize("measured", [NAN, math.inf])
+def test_what_is_infinite_is_recorded_as_told_and_as_the_deepest_doubt(measured):
+    tokens = [Token("a", -0.1, measured, 0.9)]
+    recorded = Signals.of(tokens, Prefilled(measured, 4, user_perplexity=measured)).recorded()
+    told = {name: value for name, value in recorded.items() if value is not None}
+    assert recorded == told
+    assert json.loads(json.dumps(told, allow_nan=False))["max_entropy"] == CEILING
+    assert Signals.read(recorded).perplexity == math.exp(CEILING)
 
 
 @pytest.mark.parametrize("recorded", [{"mood": 1}, {"min_logprob": "x"}, {"tokens": True}])

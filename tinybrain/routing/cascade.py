@@ -42,7 +42,7 @@ from tinybrain.routing.events import (
     EscalationReason,
     ReasoningDelta,
 )
-from tinybrain.routing.gate import Gate, Limit
+from tinybrain.routing.gate import Gate, Verdict
 from tinybrain.routing.handover import handed_over
 from tinybrain.routing.model_events import closing, hold_back, next_event
 from tinybrain.routing.rules import Rules
@@ -88,9 +88,9 @@ class _Course:
     draft: WatchedDraft | None = None
     bought: Finished | None = None
 
-    def judged(self, signals: Signals, limit: Limit) -> None:
+    def judged(self, signals: Signals, verdict: Verdict) -> None:
         self.signals = signals
-        self.confidence = 1 - limit.estimate(signals)
+        self.confidence = 1 - verdict.p_wrong
 
     def watch(self, gate: Gate | None) -> Watch | None:
         if gate is None or gate.later is None or self.signals is None:
@@ -272,7 +272,8 @@ class Cascade:
             if gate and not _admits(gate, prefilled, course):
                 return
             async with self._soon(deadline):
-                held, text = await hold_back(events, gate.hold_back_tokens if gate else 1)
+                at_least, declines = (gate.hold_back_tokens, gate.declines) if gate else (1, None)
+                held, text = await hold_back(events, at_least, declines)
             if gate and not _releases(gate, held, text, course):
                 return
 
@@ -375,24 +376,21 @@ class Cascade:
 
 def _admits(gate: Gate, prefilled: Prefilled, course: _Course) -> bool:
     signals = Signals.of([], prefilled)
-    if gate.prefill is None or gate.prefill.passes(signals):
-        return True
-    course.judged(signals, gate.prefill)
-    course.reason = "out_of_scope"
-    return False
+    verdict = gate.judge_prompt(signals)
+    if not verdict.passes:
+        course.judged(signals, verdict)
+        course.reason = "out_of_scope"
+    return verdict.passes
 
 
 def _releases(gate: Gate, held: Sequence[Token | Finished], text: str, course: _Course) -> bool:
-    tokens = [event for event in held if isinstance(event, Token)]
-    signals = Signals.of(tokens, course.prefilled)
-    course.judged(signals, gate.opening)
-    if gate.is_declined(text):
-        course.reason, course.confidence = "declined", 0.0
-        return False
-    if gate.opening.passes(signals):
-        return True
-    course.reason = "uncertainty"
-    return False
+    signals = Signals.of_opening(held, gate.hold_back_tokens, course.prefilled)
+    declined = gate.is_declined(text)
+    verdict = gate.judge_opening(signals, declined=declined)
+    course.judged(signals, verdict)
+    if not verdict.passes:
+        course.reason = "declined" if declined else "uncertainty"
+    return verdict.passes
 
 
 def _completed(end: Finished, bought: Finished) -> Completed:

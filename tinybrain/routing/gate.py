@@ -12,6 +12,7 @@ ones. The prompt's perplexity alone is not, and has no say then.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tinybrain.routing.signals import Signals
 
@@ -26,6 +27,13 @@ def least_certain_token(signals: Signals) -> float:
     return 1 - math.exp(min(0.0, signals.min_logprob))
 
 
+class Verdict(NamedTuple):
+    """P(wrong), and whether the small model may go on."""
+
+    p_wrong: float
+    passes: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     """An estimate of P(wrong), and up to where it passes."""
@@ -33,9 +41,14 @@ class Limit:
     estimate: Estimate
     max_p_wrong: float
 
+    def judge(self, signals: Signals) -> Verdict:
+        """The estimate, and whether it is low enough."""
+        p_wrong = self.estimate(signals)
+        return Verdict(p_wrong, p_wrong <= self.max_p_wrong)
+
     def passes(self, signals: Signals) -> bool:
         """Whether the estimate is low enough."""
-        return self.estimate(signals) <= self.max_p_wrong
+        return self.judge(signals).passes
 
 
 # What caught 90 % of the wrong answers of the shipped model when it was trained; docs/routing.md.
@@ -54,13 +67,13 @@ class Gate:
     declines: str | None = None
     """How the small model begins to say that it does not know: that is as good as not answering."""
 
-    def admits(self, signals: Signals) -> bool:
+    def judge_prompt(self, signals: Signals) -> Verdict:
         """Whether the small model may try, as far as the prompt alone tells."""
-        return self.prefill is None or self.prefill.passes(signals)
+        return self.prefill.judge(signals) if self.prefill else Verdict(0.0, passes=True)
 
-    def releases(self, signals: Signals) -> bool:
-        """Whether the small model may go on with this answer."""
-        return self.opening.passes(signals)
+    def judge_opening(self, signals: Signals, *, declined: bool = False) -> Verdict:
+        """Whether the small model may go on with this answer; never where it declined."""
+        return Verdict(1.0, passes=False) if declined else self.opening.judge(signals)
 
     def is_declined(self, opening: str) -> bool:
         """Whether the small model itself hands the question on."""

@@ -11,9 +11,11 @@ E = TypeVar("E")
 
 
 async def hold_back(
-    events: AsyncIterator[LocalEvent], tokens: int
+    events: AsyncIterator[LocalEvent], tokens: int, declines: str | None = None
 ) -> tuple[list[Token | Finished], str]:
-    """Take at least `tokens` tokens, more while there is nothing to show, fewer at the end.
+    """Take at least `tokens` tokens, fewer at the end.
+
+    More while there is nothing to show, or while what is there may yet begin with `declines`.
 
     Raises:
         LocalModelError: It answered nothing, or broke off.
@@ -27,7 +29,8 @@ async def hold_back(
         has_text = bool(text) and not text.isspace()
         if isinstance(event, Finished) and not has_text:
             raise LocalModelError("TinyChat answered nothing.")
-        if isinstance(event, Finished) or (has_text and len(held) >= tokens):
+        may_decline = declines is not None and text != declines and declines.startswith(text)
+        if isinstance(event, Finished) or (has_text and len(held) >= tokens and not may_decline):
             return held, text
 
 

@@ -6,9 +6,25 @@ Knows nothing of thresholds: it measures, the gate judges.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any, Self
 
-from tinybrain.chat import Prefilled, Token
+from tinybrain.chat import Finished, Prefilled, Token
+
+CEILING = 30.0
+"""So many nats stand for infinitely many."""
+
+DEEPEST: Mapping[str, float] = MappingProxyType(
+    {
+        "perplexity": math.exp(CEILING),
+        "user_perplexity": math.exp(CEILING),
+        "first_entropy": CEILING,
+        "max_entropy": CEILING,
+        "mean_entropy": CEILING,
+        "min_margin": 0.0,
+    }
+)
+"""What is recorded where a signal is not finite. Log-probabilities have None for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +68,22 @@ class Signals:
             tokens=len(tokens),
         )
 
+    @classmethod
+    def of_opening(
+        cls, events: Sequence[Token | Finished], tokens: int, prefilled: Prefilled | None
+    ) -> Self:
+        """Measure the first `tokens` tokens of an answer that begins with these events.
+
+        More than these are held back while there is nothing to show, and all are there where an
+        answer is calibrated with: the gate judges the same ones in both.
+        """
+        generated = [event for event in events if isinstance(event, Token)]
+        return cls.of(generated[:tokens], prefilled)
+
     def recorded(self) -> dict[str, float | int | None]:
-        """As they are kept; what is infinite or unknown becomes None, as in JSON."""
+        """As they are kept, in JSON: what is unknown as None, what is infinite as `DEEPEST`."""
         return {
-            name: value if value is not None and math.isfinite(value) else None
+            name: value if value is None or math.isfinite(value) else DEEPEST.get(name)
             for name, value in asdict(self).items()
         }
 

@@ -34,3 +34,4 @@ def test_the_binomial_distribution_is_summed_up_to_k():
 def test_a_model_that_is_wrong_more_often_than_allowed_must_escalate_the_difference():
     assert least_escalation(0.44, 0.05) == pytest.approx(0.39 / 0.95)
     assert least_escalation(0.04, 0.05) == 0
+    assert least_escalation(0.04, 0.05, declined=0.02) == 0.02

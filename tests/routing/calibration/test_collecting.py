@@ -2,11 +2,14 @@
 
 import pytest
 
+from tests.routing.scripted import PLAIN, PREFILLED, Scripted, World, tokens
+from tinybrain.chat import Finished, Sampling, Token
 from tinybrain.config import load_settings
 from tinybrain.engine.loading import load_tinychat
 from tinybrain.errors import LocalModelError
-from tinybrain.routing.calibration.collecting import Draft, draft_all
+from tinybrain.routing.calibration.collecting import Draft, draft_all, drafted
 from tinybrain.routing.calibration.questions import Question
+from tinybrain.routing.events import Decision
 from tinybrain.routing.signals import Signals
 
 JAPAN = Question(text="What is the capital of Japan?", accepted=("Tokyo",), family="capital")
@@ -27,6 +30,17 @@ async def test_questions_are_answered_greedily_in_their_order(shipped):
     assert [one.is_right for one in drafts] == [True, False]
     assert [one.signals.tokens for one in drafts] == [3, 3]
     assert sorted(one.answer for one in done) == sorted(one.answer for one in drafts)
+
+
+async def test_an_answer_worked_out_unseen_is_measured_as_the_gate_measures_it():
+    unseen = [Token("", -0.1 * i, 0.1 * i, 0.5) for i in range(1, 5)]
+    told = Token("25", -9.0, 3.0, 0.1, forced=True)
+    script = [PREFILLED, *unseen, told, *tokens("."), Finished("stop", 4, 6)]
+    _, calibrated = await drafted(Scripted("tinychat", script), PLAIN, Sampling(), 3)
+    events = await World([script], hold_back=3).ask()
+    (served,) = (event for event in events if isinstance(event, Decision))
+    assert served.signals == calibrated
+    assert calibrated.tokens == 3
 
 
 async def test_an_answer_that_breaks_off_is_told():

@@ -50,6 +50,13 @@ def test_a_line_that_was_cut_off_is_asked_again(file):
     assert file.read([WHY, WHO]).keys() == {WHY.text, WHO.text}
 
 
+def test_a_line_ends_at_a_line_feed_alone(file):
+    file.append(Draft(WHY, "So.", SIGNALS))
+    kept = file.path.read_text().replace("So.", "So\u2028or\x85so.")
+    file.path.write_text(f"\n{kept}", encoding="utf-8")
+    assert file.read([WHY])[WHY.text].answer == "So\u2028or\x85so."
+
+
 @pytest.mark.parametrize("line", ["{}", "null", '{"question": [], "answer": "", "signals": {}}'])
 def test_what_is_no_draft_is_named(file, line):
     file.append(Draft(WHY, "So.", SIGNALS))

@@ -74,3 +74,12 @@ def test_a_bootstrap_interval_holds_the_mean_and_is_the_same_again():
     low, high = bootstrap(lambda drawn: sum(drawn) / len(drawn), rows, seed=1)
     assert 0.35 < low < 0.5 < high < 0.65
     assert (low, high) == bootstrap(lambda drawn: sum(drawn) / len(drawn), rows, seed=1)
+
+
+def test_draws_without_the_statistic_are_left_out_of_its_interval():
+    def of_mixed(drawn):
+        return sum(drawn) / len(drawn) if 0 < sum(drawn) < len(drawn) else None
+
+    assert bootstrap(of_mixed, [0, 1], seed=1) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="all of 200 draws"):
+        bootstrap(lambda _: None, [0, 1], seed=1)

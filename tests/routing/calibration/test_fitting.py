@@ -1,5 +1,7 @@
 """What is fitted ranks, is calibrated, and gives way to the raw signal where that is better."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from worlds import outcome, router, world
@@ -57,6 +59,10 @@ def _misleading():
     return made
 
 
+def test_outcomes_of_one_family_are_fitted_by_the_raw_signal():
+    assert router(world(400, families="a")).opening.weights.keys() == {RAW}
+
+
 def test_signals_that_the_model_does_not_tell_are_not_fitted_on():
     assert set(told(world(20))) == {
         "perplexity",
@@ -66,8 +72,26 @@ def test_signals_that_the_model_does_not_tell_are_not_fitted_on():
     }
 
 
+def test_labels_that_nearly_one_doubt_tells_apart_are_fitted():
+    near = [outcome(0.5 + i % 2 * 1e-7, right=i % 2 == 0) for i in range(300)]
+    p_wrong, wrong = judged(router(near).opening, near)
+    assert auroc(p_wrong, wrong) == 1
+
+
+def test_more_outcomes_than_a_router_holds_are_refused_with_how_many_it_does():
+    with pytest.raises(ConfigError, match="at most 20,000 questions"):
+        router(world(2) * 10_001)
+
+
 @pytest.mark.parametrize(
-    "outcomes", [[], world(100), [outcome(0.1 * i, right=i > 5) for i in range(300)]]
+    "outcomes",
+    [
+        [],
+        world(100),
+        [outcome(0.1 * i, right=i > 5) for i in range(300)],
+        [replace(o, declined=not o.right) for o in world(300)],
+    ],
+    ids=["none", "few", "hardly any wrong", "all wrong ones declined"],
 )
 def test_too_few_outcomes_are_refused_with_what_to_do(outcomes):
     with pytest.raises(ConfigError, match="Ask more questions"):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from worlds import outcome, router, world
+from worlds import declining_world, outcome, router, world
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.gates import (
@@ -15,6 +15,7 @@ from tinybrain.routing.calibration.gates import (
     prefill_limit,
     self_test,
 )
+from tinybrain.routing.calibration.outcomes import answered
 from tinybrain.routing.calibration.scorer import Scorer
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import Gate, Limit
@@ -41,9 +42,17 @@ def test_the_local_error_holds_on_another_day(fitted):
 def test_at_the_prefill_at_most_the_stated_share_of_right_answers_is_lost(fitted):
     gate = calibrated_gate(fitted)
     right = [o for o in fitted.outcomes if o.right]
-    lost = sum(not gate.admits(o.signals) for o in right) / len(right)
+    lost = sum(not gate.judge_prompt(o.signals).passes for o in right) / len(right)
     assert 0 < lost <= LOST_AT_PREFILL
     assert expected(gate, fitted.outcomes).at_prefill > lost
+
+
+def test_a_prompt_that_is_not_told_is_admitted_and_judged_on_its_opening(fitted):
+    gate = calibrated_gate(fitted)
+    told = outcome(0.0, right=True, perplexity=1e9).signals
+    untold = replace(told, perplexity=None, user_perplexity=None)
+    assert not gate.judge_prompt(told).passes
+    assert gate.judge_prompt(untold).passes
 
 
 def test_what_the_model_declines_is_escalated_however_sure_it_is(fitted):
@@ -51,6 +60,24 @@ def test_what_the_model_declines_is_escalated_however_sure_it_is(fitted):
     sure = outcome(0.0, right=False)
     assert expected(gate, [sure]).escalated == 0
     assert expected(gate, [replace(sure, declined=True)]).escalated == 1
+
+
+@pytest.fixture(scope="module")
+def declining():
+    return router(declining_world(1200), Target(escalation_rate=0.7))
+
+
+def test_p_wrong_is_of_what_is_not_declined(declining):
+    rows = answered(declining.outcomes)
+    mean = sum(declining.opening.p_wrong(o.signals) for o in rows) / len(rows)
+    assert mean == pytest.approx(sum(not o.right for o in rows) / len(rows), abs=0.001)
+
+
+def test_what_is_declined_counts_as_escalated_and_moves_no_doubt(declining):
+    gate = calibrated_gate(declining)
+    assert gate.opening.max_p_wrong == pytest.approx(0.83, abs=0.05)
+    assert expected(gate, declining.outcomes).escalated == pytest.approx(0.7, abs=0.02)
+    assert expected(gate, declining_world(1200, seed=5)).local_error < 0.25
 
 
 def test_where_the_prompt_tells_nothing_every_prompt_is_admitted(fitted):

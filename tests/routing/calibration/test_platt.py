@@ -42,6 +42,13 @@ def test_doubt_that_tells_the_opposite_says_nothing_but_the_share():
     assert (slope, round(intercept, 3)) == (0.0, 1.099)
 
 
+def test_a_slope_beyond_bounds_is_made_less_steep_and_parts_them_where_it_did():
+    doubts = [0.5 + i * 1e-5 for i in range(200)]
+    outcomes = [outcome(doubt, right=i < 100) for i, doubt in enumerate(doubts)]
+    p_wrong, wrong = judged(platt(SCORER, outcomes), outcomes)
+    assert [p > 0.5 for p in p_wrong] == wrong
+
+
 def test_what_was_not_told_has_no_say():
     told = world()
     blind = outcome(1.0, right=True, entropy=None)

@@ -1,12 +1,18 @@
 """A threshold does what was asked for, or says that nothing can."""
 
+import math
 import random
 
 import pytest
 from pydantic import ValidationError
 
 from tinybrain.errors import ConfigError
-from tinybrain.routing.calibration.target import Target, for_escalation_rate, for_local_error
+from tinybrain.routing.calibration.target import (
+    MOST_THRESHOLDS,
+    Target,
+    for_escalation_rate,
+    for_local_error,
+)
 
 
 def drawn(n, seed=0):
@@ -26,6 +32,20 @@ def test_the_wanted_share_is_escalated(rate):
 def test_what_is_surely_escalated_counts_and_is_never_kept():
     threshold = for_escalation_rate([0.1, 0.2, float("inf"), float("inf")], 0.5)
     assert threshold == 0.2
+
+
+def test_a_rate_below_what_is_surely_escalated_is_refused_with_the_least_that_is():
+    p_wrong = [0.1, 0.2, float("inf")]
+    with pytest.raises(ConfigError, match=r"33\.33% of 3 questions .* Set it to 0\.334 or more"):
+        for_escalation_rate(p_wrong, 0.3)
+    assert for_escalation_rate(p_wrong, 0.334) == 0.2
+
+
+@pytest.mark.parametrize("n", [100, 101, 199, 1000])
+def test_few_thresholds_are_tried_the_boldest_among_them(n):
+    tried = {for_escalation_rate([i / n for i in range(n)], (i + 0.5) / n) for i in range(n)}
+    assert MOST_THRESHOLDS / 2 < len(tried - {-math.inf}) <= MOST_THRESHOLDS
+    assert max(tried) == (n - 1) / n
 
 
 def test_ties_are_kept_or_escalated_together():
@@ -57,6 +77,14 @@ def test_an_unreachable_error_is_refused_with_the_least_possible_escalation():
     p_wrong, _ = drawn(400)
     with pytest.raises(ConfigError, match=r"cannot be reached.* 55\.6%"):
         Target(max_local_error=0.1).threshold(p_wrong, [i % 5 > 1 for i in range(400)])
+
+
+def test_what_was_declined_is_told_apart_and_is_escalated_at_least():
+    wrong = [i < 250 for i in range(400)]
+    p_wrong = [float("inf")] * 200 + [0.5] * 200
+    told = r"declines 50\.0% and answers 12\.5% wrong.* escalate 50\.0%"
+    with pytest.raises(ConfigError, match=told):
+        Target(max_local_error=0.3).threshold(p_wrong, wrong, declined=200)
 
 
 def test_a_target_is_told_in_words():

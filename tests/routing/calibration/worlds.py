@@ -1,6 +1,7 @@
 """Made-up small models whose doubt is known to tell, or not to tell, what they know."""
 
 import random
+from dataclasses import replace
 from datetime import date
 
 from tinybrain.chat import Prefilled, Token
@@ -34,6 +35,21 @@ def world(n=600, *, seed=0, families="abcd", noise=0.1):
         )
     draw.shuffle(made)
     return made
+
+
+def declining_world(n=600, *, seed=0):
+    """As many again are declined, without doubt, and their prompts look like those of the wrong."""
+    draw = random.Random(seed)
+    declined = [
+        outcome(
+            draw.lognormvariate(-6, 0.7),
+            right=False,
+            family="abcd"[i % 4],
+            perplexity=draw.lognormvariate(3, 0.7),
+        )
+        for i in range(n)
+    ]
+    return [*world(n, seed=seed), *(replace(o, declined=True) for o in declined)]
 
 
 def router(outcomes=None, target=None, checkpoint="0123456789abcdef"):

@@ -13,9 +13,9 @@ def decide(gate, outcomes):
 
 
 def _reason(gate, signals):
-    if not gate.admits(signals):
+    if not gate.judge_prompt(signals).passes:
         return "out_of_scope"
-    return "none" if gate.releases(signals) else "uncertainty"
+    return "none" if gate.judge_opening(signals).passes else "uncertainty"
 
 
 def harder(n, *, seed=0):

@@ -66,7 +66,7 @@ def test_declined_questions_count_as_escalated(made):
     judged = decide(found.start, world(400, seed=5))
     declined = [replace(each, reason="declined") for each in judged[:100]]
     gate = found.gate(declined + judged[100:], [])
-    kept = [gate.releases(o.signals) for o in world(400, seed=5)[100:]]
+    kept = [gate.judge_opening(o.signals).passes for o in world(400, seed=5)[100:]]
     assert sum(kept) / 400 == pytest.approx(0.5, abs=0.02)
 
 

@@ -36,13 +36,14 @@ def at_most(k: int, n: int, p: float) -> float:
     return min(1.0, math.fsum(math.exp(_log_probability(i, n, p)) for i in range(k + 1)))
 
 
-def least_escalation(error: float, max_local_error: float) -> float:
+def least_escalation(error: float, max_local_error: float, *, declined: float = 0.0) -> float:
     """The share of questions that must be escalated at least, however good the gate.
 
     Of a model that is wrong in a share `error` of all questions, so that of what it keeps at most
-    `max_local_error` is wrong: an ideal gate drops nothing but wrong answers.
+    `max_local_error` is wrong: an ideal gate drops nothing but wrong answers. `declined` is the
+    share, counted as wrong, that the model itself leaves to others.
     """
-    return max(0.0, (error - max_local_error) / (1 - max_local_error))
+    return max(declined, (error - max_local_error) / (1 - max_local_error))
 
 
 def _log_probability(k: int, n: int, p: float) -> float:

@@ -95,6 +95,6 @@ async def drafted(
                 tokens.append(event)
                 text += event.text
             case Finished():
-                signals = Signals.of(tokens[:hold_back_tokens], prefilled)
+                signals = Signals.of_opening(tokens, hold_back_tokens, prefilled)
                 return text + event.text, signals
     raise LocalModelError("The small model's answer broke off.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.collecting import Draft
+from tinybrain.routing.calibration.lines import numbered_lines
 from tinybrain.routing.calibration.questions import Question
 from tinybrain.routing.signals import Signals
 
@@ -33,7 +34,7 @@ class DraftFile:
         """
         found = {question.text: question for question in questions}
         drafts = {}
-        for number, line in enumerate(whole_lines(self.path), start=1):
+        for number, line in whole_lines(self.path):
             try:
                 row = json.loads(line)
                 text, answer, signals = row["question"], str(row["answer"]), row["signals"]
@@ -56,15 +57,15 @@ class DraftFile:
         append_line(self.path, row)
 
 
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a file, if there is one; one that was cut off is removed from it."""
+def whole_lines(path: Path) -> list[tuple[int, str]]:
+    """The numbered lines of a file, if there is one; one that was cut off is removed from it."""
     if not path.exists():
         return []
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         path.write_bytes(whole)
-    return whole.decode("utf-8", errors="replace").splitlines()
+    return list(numbered_lines(whole.decode("utf-8", errors="replace")))
 
 
 def append_line(path: Path, row: Mapping[str, object]) -> None:

@@ -103,15 +103,24 @@ def ece(p_wrong: Sequence[float], wrong: Sequence[bool], *, bins: int = 10) -> f
 
 
 def bootstrap(
-    statistic: Callable[[Sequence[T]], float],
+    statistic: Callable[[Sequence[T]], float | None],
     rows: Sequence[T],
     *,
     seed: int,
     repeats: int = 200,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """The percentile interval of a statistic of `rows`, each of which is drawn by itself."""
+    """The percentile interval of a statistic of `rows`, each of which is drawn by itself.
+
+    Draws that have none, as an AUROC where all are right, are left out.
+
+    Raises:
+        ValueError: No draw has one.
+    """
     draw = random.Random(seed)  # noqa: S311  # nothing is secret here
-    found = sorted(statistic(draw.choices(rows, k=len(rows))) for _ in range(repeats))
-    cut = int(repeats * (1 - confidence) / 2)
+    drawn = (statistic(draw.choices(rows, k=len(rows))) for _ in range(repeats))
+    found = sorted(value for value in drawn if value is not None)
+    if not found:
+        raise ValueError(f"the statistic is None in all of {repeats} draws")
+    cut = int(len(found) * (1 - confidence) / 2)
     return found[cut], found[-1 - cut]

@@ -8,15 +8,13 @@ import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from tinybrain.routing.signals import Signals
+from tinybrain.routing.signals import CEILING, Signals
 
 PREFILL = ("perplexity", "user_perplexity")
 """What is known before the first token."""
 
 RAW = "min_logprob"
 """What is used alone where nothing better is shown to be."""
-
-CEILING = 30.0  # nats
 
 
 def _log(value: float | None, floor: float) -> float | None:

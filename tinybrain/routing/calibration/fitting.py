@@ -11,7 +11,7 @@ from tinybrain.routing.calibration.evaluation import auroc
 from tinybrain.routing.calibration.features import FEATURES, PREFILL, RAW
 from tinybrain.routing.calibration.outcomes import FEWEST, FEWEST_OF_A_LABEL, Outcome, answered
 from tinybrain.routing.calibration.platt import platt
-from tinybrain.routing.calibration.router import Router
+from tinybrain.routing.calibration.router import MAX_OUTCOMES, Router
 from tinybrain.routing.calibration.scorer import Scorer
 from tinybrain.routing.calibration.splits import families_left_out, halves
 from tinybrain.routing.calibration.target import Target
@@ -44,9 +44,9 @@ def fit_router(
     signals must be of the first `hold_back_tokens` tokens of greedy answers.
 
     Raises:
-        ConfigError: There are too few outcomes, or too few that are right or wrong.
+        ConfigError: There are too few outcomes, too few that are right or wrong, or too many.
     """
-    _require_enough(outcomes)
+    _require_some(outcomes)
     fitted_on, kept = halves(outcomes, seed=seed)
     opening = fit_opening(answered(fitted_on))
     prefill = fit_scorer(fitted_on, [name for name in told(outcomes) if name in PREFILL])
@@ -91,18 +91,18 @@ def fit_scorer(outcomes: Sequence[Outcome], names: Sequence[str]) -> Scorer | No
 
     None where nothing can be learnt: no doubt gets a weight.
     """
-    wrong = np.array([not o.right for o in outcomes], dtype=np.float64)
-    if not names or wrong.min() == wrong.max():
+    if not names or len({o.right for o in outcomes}) < 2:  # noqa: PLR2004
         return None
+    wrong = np.array([not o.right for o in outcomes], dtype=np.float64)
     x = _matrix([o.signals for o in outcomes], names)
     mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
     weights, intercept = fit_logistic((x - mean) / deviation, wrong, ridge=RIDGE)
     weights = weights / deviation
     if not weights.any():
         return None
-    return Scorer(
-        intercept=float(intercept - weights @ mean),
-        weights={n: float(w) for n, w in zip(names, weights, strict=True) if w > 0},
+    return Scorer.bounded(
+        float(intercept - weights @ mean),
+        {n: float(w) for n, w in zip(names, weights, strict=True) if w > 0},
     )
 
 
@@ -164,12 +164,18 @@ def _only(names: list[str], outcomes: Sequence[Outcome]) -> Scorer:
     return fit_scorer(outcomes, names) or Scorer(intercept=0.0, weights=dict.fromkeys(names, 1.0))
 
 
-def _require_enough(outcomes: Sequence[Outcome]) -> None:
-    wrong = sum(not o.right for o in outcomes)
-    fewest = min(wrong, len(outcomes) - wrong)
-    if len(outcomes) < FEWEST or fewest < FEWEST_OF_A_LABEL:
+def _require_some(outcomes: Sequence[Outcome]) -> None:
+    if len(outcomes) > 2 * MAX_OUTCOMES:
         raise ConfigError(
-            f"{len(outcomes)} outcomes, {wrong} of them wrong, are too few to calibrate with: at "
-            f"least {FEWEST} are needed, {FEWEST_OF_A_LABEL} of them right and as many wrong. Ask "
-            "more questions: known ones, unknown ones, and small talk."
+            f"{len(outcomes):,} outcomes are more than a router can hold half of. Ask at most "
+            f"{2 * MAX_OUTCOMES:,} questions to calibrate with."
+        )
+    right = sum(o.right for o in outcomes)
+    wrong = len(answered(outcomes)) - right
+    if len(outcomes) < FEWEST or min(wrong, right) < FEWEST_OF_A_LABEL:
+        raise ConfigError(
+            f"{len(outcomes)} outcomes, {right} of them right, {wrong} wrong and the others "
+            f"declined, are too few to calibrate with: at least {FEWEST} are needed, "
+            f"{FEWEST_OF_A_LABEL} of them right and as many wrong. Ask more questions: known ones, "
+            "unknown ones, and small talk."
         )

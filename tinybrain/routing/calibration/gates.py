@@ -49,12 +49,16 @@ def calibrated_gate(router: Router, target: Target | None = None) -> Gate:
 
 
 def prefill_limit(scorer: Scorer | None, outcomes: Sequence[Outcome]) -> Limit | None:
-    """Up to where a prompt is admitted: what refuses at most `LOST_AT_PREFILL` of the right."""
-    right = sorted(scorer.p_wrong(o.signals) for o in outcomes if o.right) if scorer else []
-    if scorer is None or not right:
+    """Up to where a prompt is admitted: what refuses at most `LOST_AT_PREFILL` of the right.
+
+    One whose signals are not told is admitted, and judged on its opening.
+    """
+    estimate = scorer.p_wrong_of_prompt if scorer else None
+    right = sorted(estimate(o.signals) for o in outcomes if o.right) if estimate else []
+    if estimate is None or not right:
         return None
     lost = math.floor(LOST_AT_PREFILL * len(right))
-    return Limit(estimate=scorer.p_wrong, max_p_wrong=right[-1 - lost])
+    return Limit(estimate=estimate, max_p_wrong=right[-1 - lost])
 
 
 def opening_limit(
@@ -71,7 +75,8 @@ def opening_limit(
         else math.inf
         for o in outcomes
     ]
-    threshold = target.threshold(p_wrong, [not o.right for o in outcomes])
+    declined = sum(o.declined for o in outcomes)
+    threshold = target.threshold(p_wrong, [not o.right for o in outcomes], declined=declined)
     return Limit(estimate=scorer.p_wrong, max_p_wrong=threshold)
 
 
@@ -85,8 +90,8 @@ def later_limit(opening: Limit) -> Limit:
 
 def expected(gate: Gate, outcomes: Sequence[Outcome]) -> Expectation:
     """What the gate does with these outcomes."""
-    admitted = [o for o in outcomes if gate.admits(o.signals)]
-    kept = [o for o in admitted if not o.declined and gate.releases(o.signals)]
+    admitted = [o for o in outcomes if gate.judge_prompt(o.signals).passes]
+    kept = [o for o in admitted if gate.judge_opening(o.signals, declined=o.declined).passes]
     n = len(outcomes)
     return Expectation(
         n=n,

@@ -79,10 +79,6 @@ def scored_without_family(
 
 
 def _judged(gate: Gate, outcome: Outcome) -> Judged:
-    admitted = gate.admits(outcome.signals)
-    return Judged(
-        outcome,
-        p_wrong=1.0 if outcome.declined else gate.opening.estimate(outcome.signals),
-        admitted=admitted,
-        kept=admitted and not outcome.declined and gate.releases(outcome.signals),
-    )
+    admitted = gate.judge_prompt(outcome.signals).passes
+    verdict = gate.judge_opening(outcome.signals, declined=outcome.declined)
+    return Judged(outcome, verdict.p_wrong, admitted, kept=admitted and verdict.passes)

@@ -98,7 +98,7 @@ class VerdictFile:
             ConfigError: A line is no verdict.
         """
         try:
-            rows = [json.loads(line) for line in whole_lines(self.path)]
+            rows = [json.loads(line) for _, line in whole_lines(self.path)]
             return {(row["question"], row["answer"]): row["right"] for row in rows}
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(

@@ -43,7 +43,6 @@ from tinybrain.usdc import Usdc
 DIGITS = 4
 POINTS = 50
 ERRORS_TOLD = (0.01, 0.02, 0.05, 0.1, 0.2)
-NO_RANKING = 0.5  # the AUROC of a resample in which all are right or all are wrong
 
 
 class Prices(NamedTuple):
@@ -177,10 +176,11 @@ def feasibility(router: Router) -> list[Feasibility]:
     """What some errors allowed would cost, the router's own target among them."""
     outcomes = router.outcomes
     error = sum(not o.right for o in outcomes) / len(outcomes)
+    declined = sum(o.declined for o in outcomes) / len(outcomes)
     return [
         Feasibility(
             max_local_error=limit,
-            least_escalation=_rounded(least_escalation(error, limit)),
+            least_escalation=_rounded(least_escalation(error, limit, declined=declined)),
             escalated=_escalated(router, limit),
         )
         for limit in sorted({*ERRORS_TOLD, router.target.max_local_error or ERRORS_TOLD[0]})
@@ -237,12 +237,7 @@ def _estimate(statistic: _Statistic, rows: Sequence[_Scored], *, seed: int) -> E
     value = statistic(rows) if rows else None
     if value is None:
         return None
-
-    def resampled(drawn: Sequence[_Scored]) -> float:
-        found = statistic(drawn)
-        return NO_RANKING if found is None else found
-
-    low, high = bootstrap(resampled, rows, seed=seed)
+    low, high = bootstrap(statistic, rows, seed=seed)
     return Estimate(_rounded(value), _rounded(low), _rounded(high))
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tinybrain.errors import ConfigError
+from tinybrain.routing.calibration.lines import numbered_lines
+from tinybrain.routing.calibration.questions import MAX_BYTES
 from tinybrain.routing.signals import Signals
 
 FEWEST = 200
@@ -56,14 +58,17 @@ def read_outcomes(path: Path) -> list[Outcome]:
     """Read what `write_outcomes` wrote; other fields of a line are ignored.
 
     Raises:
-        ConfigError: The file cannot be read, or a line is no outcome; the message names it.
+        ConfigError: The file cannot be read or is too large, or a line is no outcome; the message
+            names it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path} has over {MAX_BYTES:,} bytes. Give fewer outcomes.")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as outcomes: {error}.") from error
     outcomes = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in numbered_lines(text):
         try:
             outcomes.append(_outcome(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -20,9 +20,9 @@ def platt(scorer: Scorer, outcomes: Sequence[Outcome]) -> Scorer:
     pairs = [(scorer.logit(o.signals), not o.right) for o in outcomes]
     told = [(logit, wrong) for logit, wrong in pairs if logit is not None]
     slope, intercept = fit_line([logit for logit, _ in told], [wrong for _, wrong in told])
-    return Scorer(
-        intercept=intercept + slope * scorer.intercept,
-        weights={name: slope * weight for name, weight in scorer.weights.items()},
+    return Scorer.bounded(
+        intercept + slope * scorer.intercept,
+        {name: slope * weight for name, weight in scorer.weights.items()},
     )
 
 

@@ -1,14 +1,18 @@
 """P(wrong) of signals: a logistic function of weighted doubts. Plain Python: it runs in serving."""
 
 import math
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tinybrain.routing.calibration.features import FEATURES
 from tinybrain.routing.signals import Signals
 
-Weight = Annotated[float, Field(ge=0, le=1e3)]
+MAX_WEIGHT = 1e3
+MAX_INTERCEPT = 1e4
+
+Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
 
 
 class Scorer(BaseModel):
@@ -16,8 +20,21 @@ class Scorer(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    intercept: float = Field(ge=-1e4, le=1e4)
+    intercept: float = Field(ge=-MAX_INTERCEPT, le=MAX_INTERCEPT)
     weights: dict[str, Weight] = Field(min_length=1)
+
+    @classmethod
+    def bounded(cls, intercept: float, weights: Mapping[str, float]) -> Self:
+        """A scorer of what was fitted, made less steep where that is beyond its bounds.
+
+        It ranks the same, and P(wrong) is 1/2 where it was.
+        """
+        excess = max(max(weights.values()) / MAX_WEIGHT, abs(intercept) / MAX_INTERCEPT)
+        less = 1.0 if excess <= 1 else (1 - 1e-9) / excess  # rounding must not exceed them again
+        return cls(
+            intercept=intercept * less,
+            weights={name: weight * less for name, weight in weights.items()},
+        )
 
     @field_validator("weights")
     @classmethod
@@ -30,6 +47,10 @@ class Scorer(BaseModel):
         """The probability, in [0, 1], that the answer is wrong; 1 where a signal was not told."""
         logit = self.logit(signals)
         return 1.0 if logit is None else logistic(logit)
+
+    def p_wrong_of_prompt(self, signals: Signals) -> float:
+        """The same, but 0 where a signal was not told: an untold prompt is no reason to refuse."""
+        return 0.0 if self.logit(signals) is None else self.p_wrong(signals)
 
     def logit(self, signals: Signals) -> float | None:
         """Its log-odds; None where a signal was not told."""

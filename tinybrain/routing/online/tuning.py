@@ -51,7 +51,7 @@ class Tuner:
         outcomes = router.outcomes
         p_wrong = [
             math.inf
-            if o.declined or not start.admits(o.signals)
+            if o.declined or not start.judge_prompt(o.signals).passes
             else router.opening.p_wrong(o.signals)
             for o in outcomes
         ]
