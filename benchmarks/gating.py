@@ -11,8 +11,10 @@ from doubts import Scores
 
 from tinybrain.chat import Message
 from tinybrain.errors import ConfigError
-from tinybrain.routing.calibration.fitting import answered, fit_router, fit_scorer, platt
+from tinybrain.routing.calibration.fitting import fit_router, fit_scorer
 from tinybrain.routing.calibration.gates import opening_limit, prefill_limit
+from tinybrain.routing.calibration.outcomes import answered
+from tinybrain.routing.calibration.platt import platt
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.calibration.scorer import Scorer
 from tinybrain.routing.calibration.splits import halves
