@@ -80,6 +80,13 @@ def test_what_is_declined_counts_as_escalated_and_moves_no_doubt(declining):
     assert expected(gate, declining_world(1200, seed=5)).local_error < 0.25
 
 
+def test_what_is_declined_is_told_apart_where_a_target_is_refused(declining):
+    with pytest.raises(ConfigError, match=r"declines 49\.\d% and answers 25\.\d% wrong"):
+        calibrated_gate(declining, Target(max_local_error=0.001))
+    with pytest.raises(ConfigError, match=r"5\d\.\d\d% of 1200 questions are escalated anyway"):
+        calibrated_gate(declining, Target(escalation_rate=0.1))
+
+
 def test_where_the_prompt_tells_nothing_every_prompt_is_admitted(fitted):
     assert prefill_limit(None, fitted.outcomes) is None
     wrong = [outcome(1.0, right=False)] * 3

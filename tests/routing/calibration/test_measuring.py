@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from worlds import outcome, router, world
+from worlds import declining_world, outcome, router, world
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.bounds import least_escalation
 from tinybrain.routing.calibration.gates import calibrated_gate, expected
-from tinybrain.routing.calibration.measuring import Prices, calibrate
+from tinybrain.routing.calibration.measuring import Prices, calibrate, feasibility
 from tinybrain.routing.calibration.report import Report
 from tinybrain.routing.calibration.target import Target
 
@@ -64,6 +64,12 @@ def test_an_error_that_cannot_be_shown_is_said_with_the_least_escalation(made):
     wrong = sum(not o.right for o in made.outcomes) / len(made.outcomes)
     assert tight.least_escalation == pytest.approx(least_escalation(wrong, 0.01), abs=1e-4)
     assert loose.least_escalation < loose.escalated < 0.7
+
+
+def test_what_is_declined_is_escalated_at_least():
+    made = router(declining_world(), Target(max_local_error=0.6))
+    declined = sum(o.declined for o in made.outcomes) / len(made.outcomes)
+    assert feasibility(made)[-1].least_escalation == pytest.approx(declined, abs=1e-4)
 
 
 def test_money_is_counted_in_whole_units(made):

@@ -50,7 +50,8 @@ class Scorer(BaseModel):
 
     def p_wrong_of_prompt(self, signals: Signals) -> float:
         """The same, but 0 where a signal was not told: an untold prompt is no reason to refuse."""
-        return 0.0 if self.logit(signals) is None else self.p_wrong(signals)
+        logit = self.logit(signals)
+        return 0.0 if logit is None else logistic(logit)
 
     def logit(self, signals: Signals) -> float | None:
         """Its log-odds; None where a signal was not told."""
