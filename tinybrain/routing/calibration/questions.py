@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.accepted import holds
+from tinybrain.routing.calibration.lines import numbered_lines
 
 MAX_BYTES = 50_000_000
 
@@ -55,10 +56,10 @@ def read_questions(path: Path) -> list[Question]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path} has over {MAX_BYTES:,} bytes. Give fewer questions.")
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as questions: {error}.") from error
-    return [_read(line, f"Line {number} of {path}") for number, line in enumerate(lines, start=1)]
+    return [_read(line, f"Line {number} of {path}") for number, line in numbered_lines(text)]
 
 
 def _read(line: str, place: str) -> Question:
