@@ -28,7 +28,7 @@ FACTS = ("fact", "sum")
 
 
 def declining() -> str:
-    """How the shipped model begins to decline; all it says is more than the gate holds back."""
+    """How the shipped model begins to decline."""
     return beyond_reply().partition(". ")[0]
 
 

@@ -22,7 +22,11 @@ def test_they_come_back_from_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "fault"),
-    [("nonsense", "the line: Invalid JSON"), ("{}", "text: Field required"), ('{"text": ""}', "text: ")],
+    [
+        ("nonsense", "the line: Invalid JSON"),
+        ("{}", "text: Field required"),
+        ('{"text": ""}', "text: "),
+    ],
 )
 def test_a_line_that_is_no_question_is_named(tmp_path, line, fault):
     path = tmp_path / "questions.jsonl"
