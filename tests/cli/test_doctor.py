@@ -64,7 +64,9 @@ async def test_the_router_is_told_in_words_with_what_to_expect_of_it():
 
 async def test_a_router_of_another_checkpoint_is_a_fault(tmp_path):
     shipped = open_router(load_settings())
-    shipped.model_copy(update={"checkpoint": "0" * 16}).write(tmp_path / "router.json")
+    shipped.model_copy(update={"checkpoint": "0" * 16, "report": None}).write(
+        tmp_path / "router.json"
+    )
     with pytest.raises(ConfigError, match="not of 8acf6c0b71b72cf2"):
         await _router(load_settings(router=tmp_path / "router.json"))
 
