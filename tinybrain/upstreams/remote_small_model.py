@@ -6,6 +6,7 @@ log-probabilities must be those at temperature 1, whatever the request's, as lla
 Reasoning is neither shown nor measured: only the answer's tokens count.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -50,11 +51,16 @@ NEXT_STEP: Mapping[int, str] = {
 
 
 def identity(model: str, base_url: str) -> str:
-    """What a calibration of this model is bound to, as a checkpoint's is to its hash.
+    """What a calibration of this model is bound to: its name and a hash of where it is served.
 
-    It is as good as its owner's word: other weights served under the same name are not noticed.
+    Anybody may read it, so it does not tell the address; a password in that does not count. It is
+    as good as its owner's word: other weights served under the same name are not noticed.
     """
-    return re.sub(r"[^\w.:/@-]", "_", f"{model}@{urlsplit(base_url).hostname}")[:MAX_IDENTITY]
+    url = urlsplit(base_url)
+    address = f"{url.scheme}://{url.netloc.rpartition('@')[2].lower()}{url.path}"
+    place = hashlib.sha256(address.encode()).hexdigest()[:12]
+    name = re.sub(r"[^\w.:/@-]", "_", model)[: MAX_IDENTITY - len(place) - 1]
+    return f"{name}@{place}"
 
 
 class RemoteSmallModel:
