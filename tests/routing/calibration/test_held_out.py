@@ -59,6 +59,12 @@ def test_too_few_to_be_measured_so_are_refused_with_what_to_do(gate):
         cross_fitted(gate, world(249), fit=router, seed=1)
 
 
+def test_a_family_without_others_is_not_scored(fitted):
+    outcomes = world(400, families="a")
+    assert scored_without_family(fitted, outcomes, outcomes) is None
+    assert scored_without_family(fitted, world(400), outcomes)
+
+
 def test_a_family_is_scored_by_what_others_taught(fitted):
     outcomes = world(600, families="abc")
     foreign = [replace(o, right=not o.right) if o.family == "a" else o for o in outcomes]

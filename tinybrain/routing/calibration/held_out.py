@@ -60,10 +60,10 @@ def cross_fitted(gate: Gate, outcomes: Sequence[Outcome], *, fit: Fit, seed: int
 
 def scored_without_family(
     router: Router, known: Sequence[Outcome], outcomes: Sequence[Outcome]
-) -> list[float]:
+) -> list[float] | None:
     """P(wrong) of `outcomes`, each by a fit to those `known` that are of other families.
 
-    It is fitted to the doubts that the router is.
+    It is fitted to the doubts that the router is. None where a family has no others to learn from.
     """
     is_raw = list(router.opening.weights) == [RAW]
     names = [RAW] if is_raw else told(known)
@@ -71,6 +71,8 @@ def scored_without_family(
     for _, own in families_left_out(outcomes):
         family = outcomes[own[0]].family
         others = answered([o for o in known if o.family != family])
+        if not others:
+            return None
         scorer = fit_scorer(others, names) or Scorer(intercept=0.0, weights={RAW: 1.0})
         for i in own:
             if not outcomes[i].declined:

@@ -95,8 +95,13 @@ def calibrate(
     return router.model_copy(update={"report": report})
 
 
-def measured(rows: Sequence[Judged], left_out: Sequence[float], *, seed: int) -> dict[str, Any]:
-    """The report's fields that these rows tell; `left_out` scores each without its own family."""
+def measured(
+    rows: Sequence[Judged], left_out: Sequence[float] | None, *, seed: int
+) -> dict[str, Any]:
+    """The report's fields that these rows tell.
+
+    `left_out` scores each without its own family, where there are others.
+    """
     outcomes = [row.outcome for row in rows]
     answered = [row for row in rows if not row.outcome.declined]
     if not answered:
@@ -111,7 +116,9 @@ def measured(rows: Sequence[Judged], left_out: Sequence[float], *, seed: int) ->
         "wrong": _share(sum(not o.right for o in outcomes), len(rows)),
         "gate": gate_figures(rows),
         "p_wrong": ranking([row.p_wrong for row in rows], outcomes, seed=seed),
-        "families_left_out": _estimate(_auroc, _scored(left_out, outcomes), seed=seed),
+        "families_left_out": _estimate(_auroc, _scored(left_out, outcomes), seed=seed)
+        if left_out
+        else None,
         "baselines": baselines(outcomes, seed=seed),
         "ece": _rounded(ece(p_wrong, wrong)),
         "reliability": [
