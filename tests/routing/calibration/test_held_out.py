@@ -59,6 +59,16 @@ def test_too_few_to_be_measured_so_are_refused_with_what_to_do(gate):
         cross_fitted(gate, world(249), fit=router, seed=1)
 
 
+@pytest.mark.parametrize(("wrong", "enough"), [(25, True), (24, False)])
+def test_each_fit_without_a_fifth_has_enough_of_each_label(gate, wrong, enough):
+    outcomes = [outcome(0.1 + i % 7, right=i >= wrong, perplexity=5.0 + i) for i in range(300)]
+    if enough:
+        assert len(cross_fitted(gate, outcomes, fit=router, seed=1)) == 300
+    else:
+        with pytest.raises(ConfigError, match=r"24 wrong .* 25 of them answered right and as many"):
+            cross_fitted(gate, outcomes, fit=router, seed=1)
+
+
 def test_a_family_without_others_is_not_scored(fitted):
     outcomes = world(400, families="a")
     assert scored_without_family(fitted, outcomes, outcomes) is None

@@ -95,6 +95,15 @@ def test_without_a_test_it_is_measured_by_cross_fitting():
     assert report.p_wrong.pooled.value > 0.8
 
 
+def test_too_few_of_a_label_to_cross_fit_are_refused_before_anything_is_fitted():
+    def fit(_):
+        raise AssertionError("it was fitted")
+
+    outcomes = [outcome(0.1, right=i >= 22) for i in range(300)]
+    with pytest.raises(ConfigError, match=r"22 wrong .*\"split\": \"test\""):
+        calibrate(outcomes, [], fit=fit, prices=PRICES, seed=0)
+
+
 def test_a_test_that_is_all_right_ranks_nothing():
     right = [one for one in TEST if one.right]
     report = calibrate(CALIBRATION, right, fit=half, prices=PRICES, seed=0).report

@@ -22,6 +22,7 @@ from tinybrain.routing.calibration.held_out import (
     Judged,
     cross_fitted,
     judged,
+    require_enough_to_cross_fit,
     scored_without_family,
 )
 from tinybrain.routing.calibration.outcomes import Outcome
@@ -75,6 +76,8 @@ def calibrate(
         ConfigError: There are too few outcomes, the router's target cannot be reached, or the
             small model declined all there is to measure with.
     """
+    if not test:
+        require_enough_to_cross_fit(calibration)
     router = fit(calibration)
     gate = calibrated_gate(router)
     rows = judged(gate, test) if test else cross_fitted(gate, calibration, fit=fit, seed=seed)
