@@ -6,7 +6,7 @@ import pytest
 from worlds import outcome, router, world
 
 from tinybrain.errors import ConfigError
-from tinybrain.routing.calibration.evaluation import auroc
+from tinybrain.routing.calibration.evaluation import auroc, ece
 from tinybrain.routing.calibration.gates import calibrated_gate, expected
 from tinybrain.routing.calibration.held_out import cross_fitted, judged, scored_without_family
 
@@ -78,9 +78,11 @@ def test_a_family_without_others_is_not_scored(fitted):
 def test_a_family_is_scored_by_what_others_taught(fitted):
     outcomes = world(600, families="abc")
     foreign = [replace(o, right=not o.right) if o.family == "a" else o for o in outcomes]
-    scores = scored_without_family(fitted, foreign, outcomes)
+    misled = router(foreign)
+    scores = scored_without_family(misled, foreign, outcomes)
     own = [i for i, o in enumerate(outcomes) if o.family == "a"]
-    labels = wrong(outcomes)
-    assert auroc([scores[i] for i in own], [labels[i] for i in own]) > 0.8
+    labels = wrong([outcomes[i] for i in own])
+    assert ece([scores[i] for i in own], labels) < 0.15
+    assert ece([misled.opening.p_wrong(outcomes[i].signals) for i in own], labels) > 0.25
     declined = [replace(o, declined=True, right=False) for o in outcomes]
     assert set(scored_without_family(fitted, outcomes, declined)) == {1.0}

@@ -8,7 +8,14 @@ from worlds import declining_world, outcome, router, world
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.bounds import least_escalation
 from tinybrain.routing.calibration.gates import calibrated_gate, expected
-from tinybrain.routing.calibration.measuring import Prices, calibrate, feasibility
+from tinybrain.routing.calibration.held_out import Judged
+from tinybrain.routing.calibration.measuring import (
+    Prices,
+    calibrate,
+    costs,
+    feasibility,
+    gate_figures,
+)
 from tinybrain.routing.calibration.report import Report
 from tinybrain.routing.calibration.target import Target
 
@@ -70,6 +77,28 @@ def test_what_is_declined_is_escalated_at_least():
     made = router(declining_world(), Target(max_local_error=0.6))
     declined = sum(o.declined for o in made.outcomes) / len(made.outcomes)
     assert feasibility(made)[-1].least_escalation == pytest.approx(declined, abs=1e-4)
+
+
+def row(*, right, kept):
+    return Judged(outcome(0.1, right=right), 0.1, admitted=True, kept=kept)
+
+
+ROWS = [
+    *[row(right=True, kept=True)] * 45,
+    *[row(right=False, kept=True)] * 5,
+    *[row(right=False, kept=False)] * 50,
+]
+
+
+def test_the_interval_of_the_local_error_is_of_95_percent_confidence():
+    # as R tells of 5 in 50
+    assert gate_figures(ROWS).local_error == (0.1, 0.0333, 0.2181)
+
+
+def test_each_policy_answers_for_the_errors_that_it_keeps():
+    gate, always, never = costs(ROWS, PRICES)
+    assert (gate.escalated, gate.wrong) == (500, 50)
+    assert (always.wrong, never.wrong) == (0, 550)
 
 
 def test_money_is_counted_in_whole_units(made):
