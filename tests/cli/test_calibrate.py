@@ -112,6 +112,16 @@ def test_a_target_that_cannot_be_reached_is_refused_with_the_least_escalation(fo
     assert "Even an ideal gate would have to escalate" in result.stderr
 
 
+def test_questions_that_name_no_family_are_calibrated_with(folder, calibrated, tmp_path):
+    plain = [q.model_copy(update={"family": "", "kind": ""}) for q in some_questions()]
+    write_questions(tmp_path / "questions.jsonl", plain)
+    (tmp_path / "calibration").symlink_to(folder / "calibration")
+    result = run(tmp_path, "--target-escalation-rate", "0.6")
+    assert result.exit_code == 0, result.output
+    report = Router.read(tmp_path / "router.json").report
+    assert (report.families, report.families_left_out) == (1, None)
+
+
 def test_what_nobody_can_label_is_left_out_and_said(folder, calibrated, tmp_path):
     unlabelled = [q.model_copy(update={"accepted": None}) for q in some_questions()]
     write_questions(tmp_path / "questions.jsonl", unlabelled)

@@ -99,4 +99,4 @@ async def test_calibration_can_ask_it(model):
 async def test_doctor_finds_it_telling_log_probs(settings):
     found = await _small_model(settings)
     assert (found.ok, identity_of(settings) in found.text) == (True, True)
-    assert identity_of(settings) == f"{NAME}@127.0.0.1"
+    assert identity_of(settings).startswith(f"{NAME}@")

@@ -49,6 +49,13 @@ async def test_a_receipt_tells_who_paid_and_what_it_cost(ledger, receipts, new_a
     assert receipt["tab"] is None
 
 
+async def test_a_receipt_does_not_tell_whose_gate_judged(ledger, receipts, new_answer, new_payment):
+    await ledger.begin(new_answer(1), new_payment())
+    record = AnswerRecord(outcome="completed", checkpoint="m@0123456789ab")
+    await ledger.finish(new_answer(1).id, record, charge=Charge.YES)
+    assert "checkpoint" not in await receipts.receipt(new_answer(1).id)
+
+
 async def test_profit_is_what_was_charged_without_what_was_spent(
     ledger, receipts, new_answer, new_payment, new_purchase
 ):

@@ -89,7 +89,8 @@ def test_a_sentence_begun_anew_is_told_and_not_shown(shown, continuation):
     [
         ("The sky is", "blue", "The sky is blue"),
         ("The sky is", " blue", "The sky is blue"),
-        ("The sky is", "\n\nblue", "The sky is blue"),
+        ("The sky is", "\nblue", "The sky is blue"),
+        ("The sky is ", "\nblue", "The sky is blue"),
         ("The sky is", "... blue", "The sky is blue"),
         ("The sky is", "\u2026blue", "The sky is blue"),
         ("The sky is ", " blue", "The sky is blue"),
@@ -105,11 +106,23 @@ def test_a_sentence_begun_anew_is_told_and_not_shown(shown, continuation):
         ("It is blue.", "\n\nThe sea", "It is blue.\n\nThe sea"),
         ("- red", "\n- blue", "- red\n- blue"),
         ("1. red", "\n2. blue", "1. red\n2. blue"),
+        ("# Weather", "\n\nThe sky", "# Weather\n\nThe sky"),
+        ("# Weather", "\nThe sky", "# Weather\nThe sky"),
+        ("# Weather", "# Weather\n\nThe sky", "# Weather\n\nThe sky"),
+        ("# Weather\n", "\nThe sky", "# Weather\n\nThe sky"),
+        ("Weather", "\n\nThe sky", "Weather\n\nThe sky"),
+        ("Roses are red,\nViolets are blue,", "\nSugar is", None),
+        ("```python\nx = 1", "\ny = 2", None),
+        ("def f(x):\n", "    return x", None),
+        ("int x = 1;", "\nint y", None),
+        ("> said", "\nmore", None),
+        ("The sky is\n", " blue", "The sky is\nblue"),
         ("\u6211\u559c", "\u6b22", "\u6211\u559c\u6b22"),
         ("", " blue", "blue"),
     ],
 )
 def test_spaces_and_line_breaks_at_the_seam_are_right(shown, continuation, whole):
+    whole = whole or shown + continuation
     assert joined(shown, continuation) == joined(shown, *continuation) == whole
 
 

@@ -67,10 +67,17 @@ def test_where_no_small_model_is_set_it_says_what_to_set(make):
 @pytest.mark.parametrize(
     ("url", "name", "identity"),
     [
-        ("https://user:pw@api.example:8443/v1", "org/small-1.5b", "org/small-1.5b@api.example"),
-        ("http://[::1]:80/v1", "a model+", "a_model_@::1"),
-        ("http://h", "x" * 300, "x" * 200),
+        ("http://intern:8080/v1", "org/small-1.5b", "org/small-1.5b@f822946bc19c"),
+        ("http://[::1]:80/v1", "a model+", "a_model_@6fd7e97a0c8e"),
+        ("http://h", "x" * 300, "x" * 187 + "@4f8d848825a1"),
     ],
 )
-def test_its_identity_is_its_name_and_host_in_what_a_router_can_hold(url, name, identity):
+def test_its_identity_is_its_name_and_a_hash_in_what_a_router_can_hold(url, name, identity):
     assert small_model_identity(small(url, name)) == identity
+
+
+def test_its_identity_differs_with_port_scheme_and_path_but_not_with_the_password():
+    told = small_model_identity(small("https://h:1/v1"))
+    urls = ["https://h:2/v1", "http://h:1/v1", "https://h:1/v2"]
+    assert told not in [small_model_identity(small(url)) for url in urls]
+    assert told == small_model_identity(small("https://user:pw@h:1/v1/"))

@@ -259,6 +259,11 @@ async def test_a_key_that_the_server_repeats_in_the_stream_is_not_told_either(as
         await ask([error], api_key=SecretStr("sk-1234"))
 
 
+@pytest.mark.parametrize("key", ["Hel", "0", "content"])
+async def test_a_key_that_only_stands_for_one_leaves_the_answer_as_it_is(ask, key):
+    assert await ask(HELLO, api_key=SecretStr(key)) == await ask(HELLO)
+
+
 async def test_a_connection_left_open_after_done_does_not_delay_the_end(ask):
     started = time.monotonic()
     assert (await ask([*HELLO, 5.0]))[-1] == Finished("stop", 7, 3)

@@ -41,7 +41,7 @@ def run_calibration(settings: Settings, wishes: Wishes) -> None:
     questions = gated_questions(settings, wishes)
     drafts = ask(settings, questions, at_once=wishes.at_once)
     judging = judge(settings, wishes, drafts)
-    calibration, test = label_all(wishes, drafts, judging.verdicts)
+    calibration, test = label_all(wishes, drafts, judging)
     typer.echo("Fitting and measuring.")
     router = calibrate(
         calibration,

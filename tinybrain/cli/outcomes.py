@@ -4,8 +4,7 @@ Drafts and verdicts are kept as they come, so that a call that broke off goes on
 """
 
 import asyncio
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +21,12 @@ from tinybrain.routing.calibration.draft_file import DraftFile
 from tinybrain.routing.calibration.judging import (
     Judge,
     Judging,
-    Key,
     VerdictFile,
     judging_in_words,
+    judging_order,
     label,
     needs_judging,
+    reached,
 )
 from tinybrain.routing.calibration.outcomes import FEWEST, Outcome
 from tinybrain.routing.calibration.questions import Question, Split, read_questions
@@ -130,11 +130,11 @@ async def _ask(
 
 def judge(settings: Settings, wishes: Wishes, drafts: Sequence[Draft]) -> Judging:
     """What the larger model says of drafts that nobody has given accepted answers for."""
-    waiting = [draft for draft in drafts if needs_judging(draft, declines=wishes.declines)]
+    order = judging_order(drafts, seed=wishes.seed)
+    waiting = [draft for draft in order if needs_judging(draft, declines=wishes.declines)]
     file = VerdictFile(_home(settings))
     if not waiting or not wishes.budget:
         return Judging(file.read())
-    random.Random(wishes.seed).shuffle(waiting)  # noqa: S311  # the budget may end anywhere
     return asyncio.run(_judge(settings, wishes, waiting, file))
 
 
@@ -151,18 +151,27 @@ async def _judge(
 
 
 def label_all(
-    wishes: Wishes, drafts: Sequence[Draft], verdicts: Mapping[Key, bool | None]
+    wishes: Wishes, drafts: Sequence[Draft], judging: Judging
 ) -> tuple[list[Outcome], list[Outcome]]:
-    """The outcomes to calibrate with, and those to measure with."""
+    """The outcomes to calibrate with, and those to measure with.
+
+    Where judging ended early, declined drafts that it would not have come to are left out as well:
+    a sample with all of them would have too many.
+    """
+    order = judging_order(drafts, seed=wishes.seed)
+    sample = {draft.question.text for draft in reached(order, judging, declines=wishes.declines)}
     found: dict[Split, list[Outcome]] = {"calibration": [], "test": []}
     for draft in drafts:
-        outcome = label(draft, verdicts, declines=wishes.declines)
+        if draft.question.accepted is None and draft.question.text not in sample:
+            continue
+        outcome = label(draft, judging.verdicts, declines=wishes.declines)
         if outcome is not None:
             found[draft.question.split].append(outcome)
     if left_out := len(drafts) - sum(map(len, found.values())):
         typer.echo(
             f"{left_out:,} questions are left out: they have no accepted answers, and their "
-            "drafts were not judged. Let the larger model judge them with --budget."
+            "drafts were not judged, or come after the first that was not. Let the larger model "
+            "judge them with --budget."
         )
     return found["calibration"], found["test"]
 

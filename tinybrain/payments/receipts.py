@@ -18,6 +18,7 @@ PAYMENT = (
 )
 PURCHASE = ("provider", "state", "amount", "pay_to", "transaction")
 REFUND = ("state", "amount", "transaction")
+INTERNAL = ("checkpoint",)  # tells how the service is set up, not what the caller got
 
 
 class Receipts:
@@ -44,7 +45,7 @@ class Receipts:
             )
         cost = sum(row["amount"] for row in bought if row["state"] != PurchaseState.RELEASED)
         return {
-            **answer,
+            **{name: value for name, value in answer.items() if name not in INTERNAL},
             "charged": charged,
             "cost": cost,
             "profit": charged - cost,

@@ -34,6 +34,9 @@ ENDS_INSIDE = re.compile(rf"(?:[^\W{UNSPACED}]|['\u2019-]|\d[.,])\Z")
 ENDS_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD}}}\Z")
 ENDS_SENTENCE = re.compile(r"[.!?:\u2026][\"'\u201d\u2019)\]*_]*\s*\Z")
 SENTENCE_BREAK = re.compile(r"[.!?]\s|\n")
+BLOCK = re.compile(
+    r" {4}|\t|\s*(?:#{1,6} |[-*+] |\d+[.)] |>|\||```|~~~)|.*[;{}|`]\Z", re.DOTALL
+)  # Markdown or code, in which lines end for a reason
 PUNCTUATION_AT_END = re.compile(r"[^\w\s]*\Z")
 LEAD = re.compile(r"\s*(?:\.{3,}|\u2026)?\s*")
 WANTS_SPACE_BEFORE = re.compile(rf"[^\W{UNSPACED}]|[(\[{{\u201c\u2018*_`$\u20ac\u00a3#&@\"]")
@@ -153,15 +156,24 @@ class Seam:
         return self._gap(lead, rest) + rest
 
     def _gap(self, lead: str, rest: str) -> str:
-        """What stands between: as given, but for line breaks inside a sentence and ellipses."""
-        if not self._shown or self._shown[-1].isspace():
+        """What stands between: as given, but for a lone line break inside prose and ellipses."""
+        if not self._shown:
             return ""
-        if not lead:
-            return " " if self._wants_space(rest) else ""
-        breaks_line = "\n" in lead and lead.isspace()
-        if breaks_line and (ENDS_SENTENCE.search(self._shown) or not rest[0].isalpha()):
+        if lead.isspace() and self._is_layout(lead, rest):
             return lead
-        return " "
+        wants_space = lead or self._wants_space(rest)
+        return " " if wants_space and not self._shown[-1].isspace() else ""
+
+    def _is_layout(self, lead: str, rest: str) -> bool:
+        """Whether the line break or the indentation is meant."""
+        if self._shown[-1] == "\n":
+            return lead != " "
+        if "\n" not in lead:
+            return False
+        shown = self._shown.rstrip()
+        is_prose = "\n" not in shown.lstrip() and not BLOCK.match(shown)
+        is_inside = not ENDS_SENTENCE.search(shown) and rest[0].isalpha()
+        return lead.count("\n") > 1 or not (is_prose and is_inside)
 
     def _wants_space(self, rest: str) -> bool:
         in_quotes = self._shown.count('"') % 2 == 1

@@ -7,7 +7,7 @@ Knows neither HTTP nor server-sent events.
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, NonNegativeInt, ValidationError
+from pydantic import BaseModel, NonNegativeInt, SecretStr, ValidationError
 
 from tinybrain.chat import Finished, FinishReason, Text, Thought
 from tinybrain.errors import UpstreamError
@@ -44,10 +44,15 @@ class _Chunk(BaseModel):
 
 
 class CompletionReader:
-    """One answer on its way; `finished` once the provider said how it ended."""
+    """One answer on its way; `finished` once the provider said how it ended.
 
-    def __init__(self) -> None:
+    Args:
+        api_key: Left out of what the provider says of errors, never of its answer.
+    """
+
+    def __init__(self, api_key: SecretStr | None = None) -> None:
         self.finished = False
+        self._api_key = api_key
         self._reason: FinishReason = "stop"
         self._usage = _Usage()
         self._deltas = 0
@@ -62,7 +67,7 @@ class CompletionReader:
         if data == DONE:
             self.finished = True
             return
-        chunk = _parse(data)
+        chunk = self._parse(data)
         self._usage = chunk.usage or self._usage
         for choice in chunk.choices or ():
             if choice.index == 0:
@@ -90,6 +95,16 @@ class CompletionReader:
             transaction=transaction,
         )
 
+    def _parse(self, data: str) -> _Chunk:
+        try:
+            chunk = _Chunk.model_validate_json(data)
+        except ValidationError:
+            raise UpstreamError("The server sent what is no chat completion.") from None
+        if chunk.error:
+            said = excerpt(_message(chunk.error), self._api_key)
+            raise UpstreamError(f"The server reports an error: {said}")
+        return chunk
+
     def _read_choice(self, choice: _Choice) -> Iterator[Text | Thought]:
         piece = choice.delta or choice.message or _Piece()
         thought = piece.reasoning_content or piece.reasoning
@@ -107,20 +122,12 @@ class CompletionReader:
                 self._reason = "length" if reason == "length" else "stop"
 
 
-def _parse(data: str) -> _Chunk:
-    try:
-        chunk = _Chunk.model_validate_json(data)
-    except ValidationError:
-        raise UpstreamError("The server sent what is no chat completion.") from None
-    if chunk.error:
-        raise UpstreamError(f"The server reports an error: {excerpt(_message(chunk.error))}")
-    return chunk
-
-
 def _message(error: object) -> str:
     return str(error.get("message", error) if isinstance(error, dict) else error)
 
 
-def excerpt(text: str) -> str:
-    """The beginning of foreign text on one line, fit to be shown in an error."""
+def excerpt(text: str, api_key: SecretStr | None = None) -> str:
+    """The beginning of foreign text on one line, fit to be shown in an error: without the key."""
+    if api_key is not None:
+        text = text.replace(api_key.get_secret_value(), "[secret]")
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MAX_EXCERPT]

@@ -66,7 +66,7 @@ class OpenAICompatible:
             UpstreamError: The model could not be reached or understood, or its answer was cut
                 off; also whatever the client's transport raises.
         """
-        reader = CompletionReader()
+        reader = CompletionReader(self._api_key)
         request = self._client.stream(
             "POST",
             self._url,

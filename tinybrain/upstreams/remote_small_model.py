@@ -6,6 +6,7 @@ log-probabilities must be those at temperature 1, whatever the request's, as lla
 Reasoning is neither shown nor measured: only the answer's tokens count.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from tinybrain.chat import (
 from tinybrain.errors import Busy, InvalidRequest, LocalModelError, UpstreamError
 from tinybrain.upstreams.completion import DONE, CompletionReader
 from tinybrain.upstreams.told_logprobs import ToldToken, told_in
-from tinybrain.upstreams.wire import bearer, payloads, read_error, request_body, without_key
+from tinybrain.upstreams.wire import bearer, payloads, read_error, request_body
 from tinybrain.usdc import Usdc
 
 TIMEOUT = httpx.Timeout(30, connect=5, pool=5)
@@ -50,11 +51,16 @@ NEXT_STEP: Mapping[int, str] = {
 
 
 def identity(model: str, base_url: str) -> str:
-    """What a calibration of this model is bound to, as a checkpoint's is to its hash.
+    """What a calibration of this model is bound to: its name and a hash of where it is served.
 
-    It is as good as its owner's word: other weights served under the same name are not noticed.
+    Anybody may read it, so it does not tell the address; a password in that does not count. It is
+    as good as its owner's word: other weights served under the same name are not noticed.
     """
-    return re.sub(r"[^\w.:/@-]", "_", f"{model}@{urlsplit(base_url).hostname}")[:MAX_IDENTITY]
+    url = urlsplit(base_url)
+    address = f"{url.scheme}://{url.netloc.rpartition('@')[2].lower()}{url.path}"
+    place = hashlib.sha256(address.encode()).hexdigest()[:12]
+    name = re.sub(r"[^\w.:/@-]", "_", model)[: MAX_IDENTITY - len(place) - 1]
+    return f"{name}@{place}"
 
 
 class RemoteSmallModel:
@@ -98,7 +104,7 @@ class RemoteSmallModel:
             Busy: It takes no more requests now.
             InvalidRequest: The conversation is too long for it.
         """
-        reader = _Reader(sampling)
+        reader = _Reader(sampling, self._api_key)
         with self._own_failures():
             try:
                 async with self._request(messages, sampling) as response:
@@ -106,7 +112,7 @@ class RemoteSmallModel:
                     yield Prefilled(None, 0)
                     async with aclosing(payloads(response, timeout_s=self._timeout_s)) as answer:
                         async for data in answer:
-                            for token in reader.read(without_key(data, self._api_key)):
+                            for token in reader.read(data):
                                 yield token
             except httpx.HTTPError:
                 # A connection that breaks after the end of the answer takes nothing from it.
@@ -168,8 +174,8 @@ class RemoteSmallModel:
 class _Reader:
     """One answer on its way: text and log-probabilities of its chunks become Tokens."""
 
-    def __init__(self, sampling: Sampling) -> None:
-        self._completion = CompletionReader()
+    def __init__(self, sampling: Sampling, api_key: SecretStr | None) -> None:
+        self._completion = CompletionReader(api_key)
         self._tell = sampling.top_logprobs if sampling.logprobs else None
         self._waiting: list[ToldToken] = []  # for text that they are part of
         self._told = 0

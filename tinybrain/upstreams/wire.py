@@ -79,12 +79,7 @@ async def read_error(response: httpx.Response, api_key: SecretStr | None) -> str
         said += chunk
         if len(said) >= MAX_ERROR_BYTES:
             break
-    return excerpt(without_key(said[:MAX_ERROR_BYTES].decode(errors="replace"), api_key))
-
-
-def without_key(text: str, api_key: SecretStr | None) -> str:
-    """What a server said, fit to be logged though it may repeat the key."""
-    return text if api_key is None else text.replace(api_key.get_secret_value(), "[secret]")
+    return excerpt(said[:MAX_ERROR_BYTES].decode(errors="replace"), api_key)
 
 
 class _WholeBody:

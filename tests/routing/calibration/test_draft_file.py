@@ -1,5 +1,7 @@
 """Drafts outlive the call that made them, and are of one checkpoint alone."""
 
+from pathlib import Path
+
 import pytest
 
 from tinybrain.chat import Prefilled, Token
@@ -48,6 +50,15 @@ def test_a_line_that_was_cut_off_is_asked_again(file):
     assert file.read([WHY, WHO]).keys() == {WHY.text}
     file.append(Draft(WHO, "Me.", SIGNALS))
     assert file.read([WHY, WHO]).keys() == {WHY.text, WHO.text}
+
+
+def test_a_cut_line_is_taken_away_without_writing_the_others_again(file, monkeypatch):
+    file.append(Draft(WHY, "So.", SIGNALS))
+    whole = file.path.read_bytes()
+    file.path.write_bytes(whole + b'{"question": "Who?", "ans')
+    monkeypatch.setattr(Path, "write_bytes", None)
+    assert file.read([WHY]).keys() == {WHY.text}
+    assert file.path.read_bytes() == whole
 
 
 def test_a_line_ends_at_a_line_feed_alone(file):

@@ -9,8 +9,10 @@ from tinybrain.routing.calibration.judging import (
     Judge,
     VerdictFile,
     judging_in_words,
+    judging_order,
     label,
     needs_judging,
+    reached,
 )
 from tinybrain.routing.calibration.questions import Question
 from tinybrain.routing.signals import Signals
@@ -83,6 +85,35 @@ async def test_it_stops_before_the_budget_could_be_exceeded(judge):
 async def test_a_call_that_does_not_tell_its_cost_counts_as_the_dearest(judge):
     judging = await judge(Larger("RIGHT", cost=0), drafts(50), budget=30_000)
     assert (judging.judged, judging.untold, judging.spent) == (6, 6, 30_000)
+
+
+def half_declined(n):
+    return [draft(f"Why {i}?", answer="No idea." if i % 2 else "So.") for i in range(n)]
+
+
+async def test_where_the_budget_ends_the_sample_ends_for_what_was_declined_as_well(judge):
+    order = judging_order([*half_declined(100), draft("Who?", accepted=("I",))], seed=1)
+    waiting = [one for one in order if needs_judging(one, declines="No")]
+    judging = await judge(Larger("RIGHT"), waiting, budget=20_000)
+    sample = reached(order, judging, declines="No")
+    assert len(judging.verdicts) == 16
+    assert sample == order[: order.index(waiting[16])]
+    assert 8 <= sum(one.is_declined("No") for one in sample) <= 24
+
+
+async def test_a_call_that_failed_or_said_neither_does_not_end_the_sample(judge):
+    order = drafts(5)
+    judging = await judge(Larger(UpstreamError("It is down."), "maybe", "RIGHT"), order)
+    assert reached(order, judging, declines=None) == order
+
+
+def test_the_order_is_the_seeds_and_holds_what_nobody_can_label():
+    asked = [*half_declined(50), draft("Who?", accepted=("I",))]
+    order = judging_order(asked, seed=1)
+    assert order == judging_order(asked, seed=1) != judging_order(asked, seed=2)
+    assert sorted(one.question.text for one in order) == sorted(
+        one.question.text for one in half_declined(50)
+    )
 
 
 async def test_a_failure_is_counted_and_judged_again_by_the_next_call(judge):

@@ -8,7 +8,14 @@ from worlds import declining_world, outcome, router, world
 from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.bounds import least_escalation
 from tinybrain.routing.calibration.gates import calibrated_gate, expected
-from tinybrain.routing.calibration.measuring import Prices, calibrate, feasibility
+from tinybrain.routing.calibration.held_out import Judged
+from tinybrain.routing.calibration.measuring import (
+    Prices,
+    calibrate,
+    costs,
+    feasibility,
+    gate_figures,
+)
 from tinybrain.routing.calibration.report import Report
 from tinybrain.routing.calibration.target import Target
 
@@ -72,6 +79,28 @@ def test_what_is_declined_is_escalated_at_least():
     assert feasibility(made)[-1].least_escalation == pytest.approx(declined, abs=1e-4)
 
 
+def row(*, right, kept):
+    return Judged(outcome(0.1, right=right), 0.1, admitted=True, kept=kept)
+
+
+ROWS = [
+    *[row(right=True, kept=True)] * 45,
+    *[row(right=False, kept=True)] * 5,
+    *[row(right=False, kept=False)] * 50,
+]
+
+
+def test_the_interval_of_the_local_error_is_of_95_percent_confidence():
+    # as R tells of 5 in 50
+    assert gate_figures(ROWS).local_error == (0.1, 0.0333, 0.2181)
+
+
+def test_each_policy_answers_for_the_errors_that_it_keeps():
+    gate, always, never = costs(ROWS, PRICES)
+    assert (gate.escalated, gate.wrong) == (500, 50)
+    assert (always.wrong, never.wrong) == (0, 550)
+
+
 def test_money_is_counted_in_whole_units(made):
     gate, always, never = made.report.costs
     assert (gate.revenue, gate.cost) == (10_000_000, gate.escalated * 1_000)
@@ -93,6 +122,15 @@ def test_without_a_test_it_is_measured_by_cross_fitting():
     report = calibrate(world(300), [], fit=half, prices=PRICES, seed=0).report
     assert (report.measured_on, report.n) == ("cross-fitting", 300)
     assert report.p_wrong.pooled.value > 0.8
+
+
+def test_too_few_of_a_label_to_cross_fit_are_refused_before_anything_is_fitted():
+    def fit(_):
+        raise AssertionError("it was fitted")
+
+    outcomes = [outcome(0.1, right=i >= 22) for i in range(300)]
+    with pytest.raises(ConfigError, match=r"22 wrong .*\"split\": \"test\""):
+        calibrate(outcomes, [], fit=fit, prices=PRICES, seed=0)
 
 
 def test_a_test_that_is_all_right_ranks_nothing():

@@ -21,6 +21,16 @@ def test_the_threshold_has_a_meaning(report):
     assert "400 questions of the test" in words
 
 
+def test_what_the_threshold_was_chosen_on_is_said(report):
+    assert "chosen on half" not in in_words(report)
+    crossed = report.model_copy(update={"measured_on": "cross-fitting"})
+    assert "the threshold was chosen on half of them" in in_words(crossed)
+
+
+def test_the_interval_over_families_is_said_to_be_of_these(report):
+    assert "not for other families" in markdown(report)
+
+
 def test_every_figure_stands_in_the_tables(report):
     text = markdown(report)
     assert f"| P(wrong) | {report.p_wrong.pooled.value:.3f} (" in text

@@ -26,6 +26,14 @@ def test_what_was_written_is_read(made, path):
     assert Router.read(path) == made
 
 
+def test_what_is_written_over_is_replaced_as_a_whole(made, path):
+    with path.open() as being_read:
+        made.model_copy(update={"hold_back_tokens": 9}).write(path)
+        assert Router.model_validate_json(being_read.read()) == made
+    assert Router.read(path).hold_back_tokens == 9
+    assert [file.name for file in path.parent.iterdir()] == ["router.json"]
+
+
 def test_it_holds_the_half_it_was_not_fitted_on(made):
     assert len(made.outcomes) == 300
     assert {o.family for o in made.outcomes} == set("abcd")

@@ -1,5 +1,7 @@
 """Nothing is on both sides of a split."""
 
+from dataclasses import replace
+
 from worlds import world
 
 from tinybrain.routing.calibration.splits import families_left_out, folds, halves
@@ -25,6 +27,16 @@ def test_each_family_is_left_out_once():
         assert not {outcomes[i].family for i in others} & {outcomes[i].family for i in own}
         left_out += own
     assert sorted(left_out) == list(range(40))
+
+
+def test_each_fold_has_its_share_of_every_label():
+    outcomes = [
+        replace(o, right=i % 13 > 0, declined=i % 17 == 0) for i, o in enumerate(world(300))
+    ]
+    for label in {(o.declined, o.right) for o in outcomes}:
+        places = {i for i, o in enumerate(outcomes) if (o.declined, o.right) == label}
+        counts = [len(places & set(own)) for _, own in folds(outcomes, 5, seed=1)]
+        assert max(counts) - min(counts) <= 1
 
 
 def test_each_outcome_is_in_one_fold():

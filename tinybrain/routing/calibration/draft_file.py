@@ -5,6 +5,7 @@ precision and to one number of held-back tokens; its name says so.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -64,7 +65,7 @@ def whole_lines(path: Path) -> list[tuple[int, str]]:
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
-        path.write_bytes(whole)
+        os.truncate(path, len(whole))
     return list(numbered_lines(whole.decode("utf-8", errors="replace")))
 
 

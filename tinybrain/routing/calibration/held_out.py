@@ -11,7 +11,7 @@ from tinybrain.errors import ConfigError
 from tinybrain.routing.calibration.features import RAW
 from tinybrain.routing.calibration.fitting import fit_scorer, told
 from tinybrain.routing.calibration.gates import prefill_limit
-from tinybrain.routing.calibration.outcomes import FEWEST, Outcome, answered
+from tinybrain.routing.calibration.outcomes import FEWEST, FEWEST_OF_A_LABEL, Outcome, answered
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.calibration.scorer import Scorer
 from tinybrain.routing.calibration.splits import families_left_out, folds
@@ -40,14 +40,9 @@ def cross_fitted(gate: Gate, outcomes: Sequence[Outcome], *, fit: Fit, seed: int
     """Each fifth of the outcomes as a router fitted to the others judges it, at this threshold.
 
     Raises:
-        ConfigError: There are too few outcomes to be fitted without a fifth of them.
+        ConfigError: See `require_enough_to_cross_fit`.
     """
-    fewest = -(-FEWEST * FOLDS // (FOLDS - 1))
-    if len(outcomes) < fewest:
-        raise ConfigError(
-            f"{len(outcomes)} outcomes are too few to calibrate with and to measure by "
-            f'cross-fitting. Ask at least {fewest} questions, or mark some with "split": "test".'
-        )
+    require_enough_to_cross_fit(outcomes)
     found: dict[int, Judged] = {}
     for others, own in folds(outcomes, FOLDS, seed=seed):
         router = fit([outcomes[i] for i in others])
@@ -58,12 +53,30 @@ def cross_fitted(gate: Gate, outcomes: Sequence[Outcome], *, fit: Fit, seed: int
     return [found[i] for i in range(len(outcomes))]
 
 
+def require_enough_to_cross_fit(outcomes: Sequence[Outcome]) -> None:
+    """Check that outcomes can be fitted without a fifth of them.
+
+    Raises:
+        ConfigError: There are too few, or too few that are right or wrong.
+    """
+    fewest, of_a_label = (-(-n * FOLDS // (FOLDS - 1)) for n in (FEWEST, FEWEST_OF_A_LABEL))
+    right = sum(o.right for o in outcomes)
+    wrong = len(answered(outcomes)) - right
+    if len(outcomes) < fewest or min(right, wrong) < of_a_label:
+        raise ConfigError(
+            f"{len(outcomes)} outcomes, {right} of them right, {wrong} wrong and the others "
+            "declined, are too few to calibrate with and to measure by cross-fitting. Ask at least "
+            f"{fewest} questions, {of_a_label} of them answered right and as many wrong, or mark "
+            'some with "split": "test".'
+        )
+
+
 def scored_without_family(
     router: Router, known: Sequence[Outcome], outcomes: Sequence[Outcome]
-) -> list[float]:
+) -> list[float] | None:
     """P(wrong) of `outcomes`, each by a fit to those `known` that are of other families.
 
-    It is fitted to the doubts that the router is.
+    It is fitted to the doubts that the router is. None where a family has no others to learn from.
     """
     is_raw = list(router.opening.weights) == [RAW]
     names = [RAW] if is_raw else told(known)
@@ -71,6 +84,8 @@ def scored_without_family(
     for _, own in families_left_out(outcomes):
         family = outcomes[own[0]].family
         others = answered([o for o in known if o.family != family])
+        if not others:
+            return None
         scorer = fit_scorer(others, names) or Scorer(intercept=0.0, weights={RAW: 1.0})
         for i in own:
             if not outcomes[i].declined:

@@ -6,9 +6,11 @@ reply is discarded, but paid for. Verdicts are kept in a file, so that none is b
 
 import asyncio
 import json
+import random
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from tinybrain.chat import Finished, Message, Sampling, Text, Upstream
@@ -52,22 +54,51 @@ def label(
     return None if right is None else draft.outcome(right=right, declines=declines)
 
 
+def judging_order(drafts: Sequence[Draft], *, seed: int) -> list[Draft]:
+    """The drafts without accepted answers, shuffled: wherever judging ends, it was of a sample.
+
+    Declined ones stand among them, though they need no judging, so that they end there, too.
+    """
+    unlabelled = [draft for draft in drafts if draft.question.accepted is None]
+    random.Random(seed).shuffle(unlabelled)  # noqa: S311  # nothing is secret here
+    return unlabelled
+
+
+def reached(order: Sequence[Draft], judging: "Judging", *, declines: str | None) -> list[Draft]:
+    """The drafts of `order` before the first that was to be judged and never was asked about."""
+    return list(
+        takewhile(
+            lambda draft: not needs_judging(draft, declines=declines) or judging.reached(draft),
+            order,
+        )
+    )
+
+
 @dataclass(slots=True)
 class Judging:
     """What was judged, and at what cost.
 
     `verdicts`, those of earlier calls among them, has None where the reply was neither word.
     `spent` counts what a call may have cost at most where nobody told it; `untold` are how many
-    these were. `failure` is why the last call that failed did.
+    these were. `failures` are what calls failed about, `failure` is why the last that failed did.
     """
 
     verdicts: dict[Key, bool | None]
     judged: int = 0
     discarded: int = 0
-    failed: int = 0
     untold: int = 0
     spent: int = 0
     failure: str | None = None
+    failures: set[Key] = field(default_factory=set)
+
+    @property
+    def failed(self) -> int:
+        """How many calls did."""
+        return len(self.failures)
+
+    def reached(self, draft: Draft) -> bool:
+        """Whether the larger model was asked about it, whatever came of that."""
+        return _key(draft) in self.verdicts or _key(draft) in self.failures
 
 
 def judging_in_words(judging: Judging, *, most: Usdc) -> str:
@@ -153,7 +184,7 @@ class Judge:
                 self._left += self._most
                 self._done.failure = error.message
             except UpstreamError as error:
-                self._done.failed += 1
+                self._done.failures.add(_key(draft))
                 self._done.failure = error.message
                 self._pay(Usdc(0))  # it may have been paid all the same
             done()

@@ -22,6 +22,7 @@ from tinybrain.routing.calibration.held_out import (
     Judged,
     cross_fitted,
     judged,
+    require_enough_to_cross_fit,
     scored_without_family,
 )
 from tinybrain.routing.calibration.outcomes import Outcome
@@ -75,6 +76,8 @@ def calibrate(
         ConfigError: There are too few outcomes, the router's target cannot be reached, or the
             small model declined all there is to measure with.
     """
+    if not test:
+        require_enough_to_cross_fit(calibration)
     router = fit(calibration)
     gate = calibrated_gate(router)
     rows = judged(gate, test) if test else cross_fitted(gate, calibration, fit=fit, seed=seed)
@@ -95,8 +98,13 @@ def calibrate(
     return router.model_copy(update={"report": report})
 
 
-def measured(rows: Sequence[Judged], left_out: Sequence[float], *, seed: int) -> dict[str, Any]:
-    """The report's fields that these rows tell; `left_out` scores each without its own family."""
+def measured(
+    rows: Sequence[Judged], left_out: Sequence[float] | None, *, seed: int
+) -> dict[str, Any]:
+    """The report's fields that these rows tell.
+
+    `left_out` scores each without its own family, where there are others.
+    """
     outcomes = [row.outcome for row in rows]
     answered = [row for row in rows if not row.outcome.declined]
     if not answered:
@@ -111,7 +119,9 @@ def measured(rows: Sequence[Judged], left_out: Sequence[float], *, seed: int) ->
         "wrong": _share(sum(not o.right for o in outcomes), len(rows)),
         "gate": gate_figures(rows),
         "p_wrong": ranking([row.p_wrong for row in rows], outcomes, seed=seed),
-        "families_left_out": _estimate(_auroc, _scored(left_out, outcomes), seed=seed),
+        "families_left_out": _estimate(_auroc, _scored(left_out, outcomes), seed=seed)
+        if left_out
+        else None,
         "baselines": baselines(outcomes, seed=seed),
         "ece": _rounded(ece(p_wrong, wrong)),
         "reliability": [

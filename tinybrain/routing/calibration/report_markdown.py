@@ -6,13 +6,17 @@ from tinybrain.routing.calibration.report import QUESTIONS, Estimate, Report
 from tinybrain.usdc import format_usdc
 
 FIGURES_FILE = "calibration.png"
+CROSS_FITTING = (
+    "by cross-fitting (P(wrong) of each is of a fit without it; the threshold was chosen on half "
+    "of them)"
+)
 
 
 def in_words(report: Report) -> str:
     """The threshold, and what is to be expected of it."""
     gate = report.gate
     error, low, high = gate.local_error
-    on = "of the test" if report.measured_on == "test" else "by cross-fitting"
+    on = "of the test" if report.measured_on == "test" else CROSS_FITTING
     return (
         f"An answer is kept if P(wrong) is at most {report.threshold:.3f}, so that "
         f"{report.target}. Of {QUESTIONS:,} questions like these {_of(gate.escalated)} are "
@@ -40,7 +44,8 @@ families can help. AURC is the mean error over all shares kept: less is better.
 {_rankings(report)}
 
 P(wrong) of families that the fit has not seen: AUROC {_estimate(report.families_left_out)}, over
-{report.families} families. Expected calibration error of what was not declined: {report.ece:.3f}.
+{report.families} families; the interval is for other questions of these, not for other families.
+Expected calibration error of what was not declined: {report.ece:.3f}.
 
 ## What can be asked for
 What the gate escalates of the calibration's own questions so that at most this share of the answers

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -133,11 +134,13 @@ class Router(BaseModel):
             ) from error
 
     def write(self, path: Path) -> None:
-        """Write it, a row a line."""
+        """Write it, a row a line; a reader, or a fault, never meets half of it."""
         whole = self.model_dump(mode="json", exclude={"rows"})
         head = json.dumps(whole, indent=1, allow_nan=False).removesuffix("\n}")
         rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in self.rows)
-        path.write_text(f'{head},\n "rows": [\n{rows}\n]\n}}\n', encoding="utf-8")
+        beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+        beside.write_text(f'{head},\n "rows": [\n{rows}\n]\n}}\n', encoding="utf-8")
+        beside.replace(path)
 
     def require(self, checkpoint: str) -> None:
         """Check that it is the router of this checkpoint.

@@ -30,9 +30,13 @@ def families_left_out(outcomes: Sequence[Outcome]) -> Iterator[tuple[list[int], 
 def folds(
     outcomes: Sequence[Outcome], n: int, *, seed: int
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """For each of `n` random parts the places of all others' outcomes, and of its own."""
+    """For each of `n` random parts the places of all others' outcomes, and of its own.
+
+    Each part has its share of the right, the wrong and the declined, give or take one.
+    """
     places = list(range(len(outcomes)))
     random.Random(seed).shuffle(places)  # noqa: S311  # nothing is secret here
+    places.sort(key=lambda i: (outcomes[i].declined, outcomes[i].right))
     for part in range(n):
         own = sorted(places[part::n])
         others = sorted(set(places) - set(own))
