@@ -3,13 +3,17 @@
 Knows events, not models.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from tinybrain.errors import UpstreamError
 from tinybrain.routing.continuation import Seam
 from tinybrain.routing.events import AnswerEvent, Completed, Continued, Delta, ReasoningDelta
+
+REST_S = 10.0
+"""So long the caller waits for the end of what is not shown, which alone tells its cost."""
 
 
 async def handed_over(
@@ -35,6 +39,7 @@ async def handed_over(
         async for event in second:
             seen = _seen(event, seam)
             if seam.restarts:
+                await _ended(second)
                 raise UpstreamError(f"{told.model} began anew instead of continuing.")
             if seen and not announced:
                 announced = True
@@ -47,6 +52,13 @@ async def handed_over(
                     raise UpstreamError(f"{told.model} had nothing to add.")
                 tokens = shown_tokens + event.completion_tokens
                 yield replace(event, prompt_tokens=prompt_tokens, completion_tokens=tokens)
+
+
+async def _ended(events: AsyncGenerator[AnswerEvent, None]) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REST_S):
+            async for _ in events:
+                pass
 
 
 def _seen(event: AnswerEvent, seam: Seam) -> Delta | ReasoningDelta | None:
