@@ -27,7 +27,8 @@ async def handed_over(
     """Yield the second model's `events` as the rest of the answer of which `shown` is known.
 
     Its decision becomes `told`, right before the first that is seen of it. Its tokens are added to
-    `shown_tokens`; the prompt is counted once, as the first model did.
+    `shown_tokens`; the prompt is counted once, as the first model did, or, where that tells no
+    count (0), the second, with what it was shown.
 
     Raises:
         UpstreamError: It began anew, or said nothing more; nothing of it was yielded then but
@@ -51,7 +52,8 @@ async def handed_over(
                 if not begun:
                     raise UpstreamError(f"{told.model} had nothing to add.")
                 tokens = shown_tokens + event.completion_tokens
-                yield replace(event, prompt_tokens=prompt_tokens, completion_tokens=tokens)
+                prompt = prompt_tokens or event.prompt_tokens
+                yield replace(event, prompt_tokens=prompt, completion_tokens=tokens)
 
 
 async def _ended(events: AsyncGenerator[AnswerEvent, None]) -> None:
