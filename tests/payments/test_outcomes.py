@@ -63,6 +63,13 @@ async def test_judged_are_the_answers_of_a_checkpoints_gate(book, answered):
     assert await book.judged("here", limit=1) == found[:1]
 
 
+async def test_a_continued_answer_was_judged_and_of_several_choices_none_was(book, answered):
+    continued = {"reason": "later_doubt", "signals": SIGNALS, "checkpoint": "here"}
+    await answered(1, **continued, choices=[{"continued_by": "larger"}])
+    await answered(2, **continued, choices=[{"continued_by": "larger"}, {}])
+    assert await book.judged("here", limit=9) == [Judged(SIGNALS, "later_doubt")]
+
+
 async def test_audits_are_told_from_what_is_sold_on_for_a_day(book, ledger, clock, new_purchase):
     for answer_id in ("ans_1", "aud_2", "aud_3", "audits"):
         bought = await ledger.reserve(new_purchase(1_000, answer_id))

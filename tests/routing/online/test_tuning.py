@@ -12,6 +12,7 @@ from tinybrain.routing.calibration.gates import calibrated_gate, expected
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.online.drift import LIMIT
 from tinybrain.routing.online.tuning import Tuner
+from tinybrain.routing.signals import Signals
 
 RATE, ERROR = Target(escalation_rate=0.5), Target(max_local_error=0.2)
 
@@ -68,6 +69,19 @@ def test_declined_questions_count_as_escalated(made):
     gate = found.gate(declined + judged[100:], [])
     kept = [gate.judge_opening(o.signals).passes for o in world(400, seed=5)[100:]]
     assert sum(kept) / 400 == pytest.approx(0.5, abs=0.02)
+
+
+def test_continued_answers_count_as_escalated_and_move_no_drift(made):
+    found = tuner(made, RATE)
+    judged = decide(found.start, world(400, seed=5))
+    sure = sorted(judged, key=lambda each: made.opening.p_wrong(Signals.read(each.signals)))
+    continued = [replace(each, reason="later_doubt") for each in sure[:100]]
+    gate = found.gate(continued + sure[100:], [])
+    kept = [gate.judge_opening(Signals.read(each.signals)).passes for each in sure[100:]]
+    assert sum(kept) / 400 == pytest.approx(0.5, abs=0.02)
+    before, after = found.service(judged), found.service(continued + sure[100:])
+    assert after.escalated - before.escalated == pytest.approx(0.25)
+    assert after.drift == pytest.approx(before.drift)
 
 
 @pytest.mark.parametrize(("count", "moves"), [(199, False), (200, True)])

@@ -25,6 +25,8 @@ NEWEST = 2_000
 
 KEPT = "none"
 JUDGED_BY_OPENING = (KEPT, "uncertainty")
+OPENED = (*JUDGED_BY_OPENING, "later_doubt")
+"""These had an opening that can be compared with the calibration's, which knows nothing later."""
 
 
 class Service(NamedTuple):
@@ -91,7 +93,7 @@ class Tuner:
         if n < FEWEST:
             return Service(n, None, None)
         escalated = sum(answer.reason != KEPT for answer in judged) / n
-        p_wrong = _p_wrong(self.router.opening, judged)
+        p_wrong = _p_wrong(self.router.opening, judged, OPENED)
         return Service(n, escalated, self.reference.stability(p_wrong))
 
     def _recalibrated(self, sample: Sequence[Outcome]) -> Scorer | None:
@@ -102,11 +104,11 @@ class Tuner:
         return platt(self.router.opening, told)
 
 
-def _p_wrong(scorer: Scorer, judged: Sequence[Judged]) -> list[float]:
-    """Infinite where the question was escalated whatever its first tokens say."""
+def _p_wrong(
+    scorer: Scorer, judged: Sequence[Judged], reasons: Sequence[str] = JUDGED_BY_OPENING
+) -> list[float]:
+    """Infinite where the question was escalated for another of the reasons."""
     return [
-        scorer.p_wrong(Signals.read(answer.signals))
-        if answer.reason in JUDGED_BY_OPENING
-        else math.inf
+        scorer.p_wrong(Signals.read(answer.signals)) if answer.reason in reasons else math.inf
         for answer in judged
     ]
