@@ -11,7 +11,7 @@ from tinybrain.payments.records import Label
 from tinybrain.routing.calibration.gates import calibrated_gate, expected
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.online.drift import LIMIT
-from tinybrain.routing.online.tuning import Tuner
+from tinybrain.routing.online.tuning import BOLDEST, Tuner
 from tinybrain.routing.signals import Signals
 
 RATE, ERROR = Target(escalation_rate=0.5), Target(max_local_error=0.2)
@@ -132,6 +132,25 @@ def test_a_gate_that_would_keep_nothing_is_refused(made):
     judged = [replace(each, reason="declined") for each in decide(found.start, world(300))]
     with pytest.raises(ConfigError, match="escalates every one"):
         found.gate(judged, [])
+
+
+@pytest.mark.parametrize("reason", ["declined", "out_of_scope"])
+def test_what_is_escalated_anyway_does_not_open_the_gate_for_the_rest(made, reason):
+    found = tuner(made, RATE)
+    judged = decide(found.start, world(400, seed=5))
+    anyway = [replace(each, reason=reason) for each in judged[:199]]
+    rest = [replace(each, reason="none") for each in judged[199:]]
+    gate = found.gate(anyway + rest, [])
+    openings = [o for o in made.outcomes if gate.judge_prompt(o.signals).passes]
+    released = sum(gate.judge_opening(o.signals).passes for o in openings) / len(openings)
+    assert released == pytest.approx(BOLDEST, abs=0.01)
+
+
+def test_a_gate_that_released_more_at_the_start_may_do_so_again(made):
+    found = tuner(made, Target(escalation_rate=0.12))
+    gate = found.gate(decide(found.start, made.outcomes), [])
+    escalated = expected(gate, made.outcomes).escalated
+    assert escalated == pytest.approx(expected(found.start, made.outcomes).escalated, abs=0.02)
 
 
 def test_other_questions_are_told_as_drift(made):

@@ -23,6 +23,9 @@ from tinybrain.routing.signals import Signals
 NEWEST = 2_000
 """So many judged answers, and so many labels, are looked at."""
 
+BOLDEST = 0.9
+"""At most this share of the calibration's openings is released, or as many as at the start."""
+
 KEPT = "none"
 JUDGED_BY_OPENING = (KEPT, "uncertainty")
 OPENED = (*JUDGED_BY_OPENING, "later_doubt")
@@ -46,6 +49,8 @@ class Tuner:
     target: Target
     outcomes: Sequence[Outcome]
     reference: Reference
+    boldest: Signals
+    """Of the calibration's openings, the last in doubt that may ever be released."""
 
     @classmethod
     def of(cls, start: Gate, router: Router, target: Target) -> "Tuner":
@@ -57,13 +62,15 @@ class Tuner:
             else router.opening.p_wrong(o.signals)
             for o in outcomes
         ]
-        return cls(start, router, target, outcomes, Reference(p_wrong))
+        boldest = outcomes[_boldest(p_wrong, start.opening.max_p_wrong)].signals
+        return cls(start, router, target, outcomes, Reference(p_wrong), boldest)
 
     def gate(self, judged: Sequence[Judged], labels: Sequence[Label]) -> Gate:
         """The gate of now; the one of the start where there is too little to learn from.
 
         A target of escalation is kept on the latest judged answers, one of error on the labels.
-        Either takes at least `FEWEST` of them.
+        Either takes at least `FEWEST` of them. The threshold is never above P(wrong) of `boldest`:
+        where a target of escalation is filled with what is escalated anyway, it would end at 1.
 
         Raises:
             ConfigError: The target cannot be reached on these labels, or the gate would always
@@ -82,6 +89,8 @@ class Tuner:
             opening = opening_limit(scorer, self.start.prefill, self.target, sample)
         else:
             return self.start
+        cap = opening.estimate(self.boldest)
+        opening = replace(opening, max_p_wrong=min(opening.max_p_wrong, cap))
         later = self.start.later and later_limit(opening)
         gate = replace(self.start, opening=opening, later=later)
         self_test(gate, self.outcomes)
@@ -102,6 +111,12 @@ class Tuner:
         if len(sample) < FEWEST or min(wrong, len(told) - wrong) < FEWEST_OF_A_LABEL:
             return None
         return platt(self.router.opening, told)
+
+
+def _boldest(p_wrong: Sequence[float], threshold: float) -> int:
+    ranked = sorted((p, i) for i, p in enumerate(p_wrong) if p < math.inf)
+    released = sum(p <= threshold for p, _ in ranked)
+    return ranked[max(released, math.floor(BOLDEST * len(ranked))) - 1][1]
 
 
 def _p_wrong(
