@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 
 import pytest
 from books import MemoryBook
@@ -9,6 +10,7 @@ from books import MemoryBook
 from tinybrain.chat import Finished, Message, Prefilled, Sampling, Text, Token
 from tinybrain.errors import BudgetExceeded, Busy, UpstreamError
 from tinybrain.payments.records import Label
+from tinybrain.routing.online.agreement import agrees
 from tinybrain.routing.online.auditor import QUEUE, Answered, Auditor, Subject
 from tinybrain.routing.signals import Signals
 
@@ -117,6 +119,19 @@ async def test_a_draft_that_declines_is_no_right_answer_whatever_was_bought():
     await world.label("escalated", text="I don't know.")
     (label,) = world.book.kept
     assert (label.is_declined, label.is_right) == (True, False)
+
+
+@pytest.mark.parametrize("source", ["audit", "escalated"])
+async def test_comparing_does_not_hold_up_the_streams_of_its_process(source, monkeypatch):
+    def slow(*texts):
+        threads.append(threading.current_thread())
+        return agrees(*texts)
+
+    threads = []
+    monkeypatch.setattr("tinybrain.routing.online.auditor.agrees", slow)
+    await World().label(source)
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 @pytest.mark.parametrize("bought", [Model("I don't know."), Model("Par", reason="length")])

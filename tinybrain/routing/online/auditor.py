@@ -146,12 +146,14 @@ class Auditor:
         question = next((m.content for m in reversed(answered.messages) if m.role == "user"), "")
         if answered.source == "audit":
             signals, declined = answered.signals, False
-            right = agrees(question, answered.text, await self._bought(answered))
+            small, larger = answered.text, await self._bought(answered)
         else:
             draft, signals = await self._draft(answered)
             declines = self._subject.declines
             declined = declines is not None and draft.startswith(declines)
-            right = False if declined else agrees(question, draft, answered.text)
+            small, larger = draft, answered.text
+        # Streams go on meanwhile: long texts take some milliseconds.
+        right = False if declined else await asyncio.to_thread(agrees, question, small, larger)
         if right is None:
             return None
         return Label(
