@@ -128,7 +128,15 @@ def _online(
         subject=Subject.of(router),
         share=settings.audit_share,
         ended=metrics.audit,
+        most_audits=_most_audits(settings),
     )
     tuner = Tuner.of(cascade.gate, router, target_of(settings) or router.target)
     follower = Follower(tuner, book=book, adopt=adopt, metrics=metrics)
     return Online(router.checkpoint, auditor, follower)
+
+
+def _most_audits(settings: Settings) -> int | None:
+    """What is bought with a key tells no cost, so each counts as the dearest call."""
+    if settings.upstream_api_key is None:
+        return None
+    return settings.audit_budget_per_day // max(1, settings.max_cost_per_call)
