@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from days import decide, doubtful, harder
-from worlds import outcome, router, world
+from worlds import declining_world, outcome, router, world
 
 from tinybrain.errors import ConfigError
 from tinybrain.payments.records import Label
@@ -151,6 +151,16 @@ def test_a_gate_that_released_more_at_the_start_may_do_so_again(made):
     gate = found.gate(decide(found.start, made.outcomes), [])
     escalated = expected(gate, made.outcomes).escalated
     assert escalated == pytest.approx(expected(found.start, made.outcomes).escalated, abs=0.02)
+
+
+def test_what_was_declined_in_calibration_is_compared_with_what_is_declined_in_service():
+    found = tuner(router(declining_world(1200)), Target(escalation_rate=0.7))
+    another = declining_world(600, seed=5)
+    judged = [
+        replace(each, reason="declined") if o.declined else each
+        for each, o in zip(decide(found.start, another), another, strict=True)
+    ]
+    assert found.service(judged).drift < LIMIT
 
 
 def test_other_questions_are_told_as_drift(made):
