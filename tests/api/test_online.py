@@ -80,6 +80,17 @@ def test_an_audit_over_its_budget_is_not_bought_and_the_caller_sees_nothing_of_i
     assert all(answer["choices"][0]["message"]["content"] for answer in answers)
 
 
+def test_with_a_key_audits_are_counted_at_the_cost_of_the_dearest_call(open_auditing):
+    dead = {"upstream_api_key": "key", "upstream_url": "http://127.0.0.1:9/v1"}
+    with open_auditing(**dead, max_cost_per_call="0.01", audit_budget_per_day="0.019") as service:
+        for _ in range(2):
+            ask(service, KNOWN)
+        lines = labelled(service)
+    assert [line.endswith(" 1.0") for line in lines] == [True, True]
+    assert {'outcome="failed"' in line for line in lines} == {True, False}
+    assert {'outcome="budget"' in line for line in lines} == {True, False}
+
+
 def test_a_larger_model_that_is_dead_costs_a_label_and_no_answer(open_auditing):
     with open_auditing(upstream_url="http://127.0.0.1:9/v1") as service:
         assert ask(service, KNOWN)["x_tinybrain"]["answered_by"] == "tinychat"

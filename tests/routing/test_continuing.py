@@ -183,6 +183,24 @@ async def test_what_was_paid_for_nothing_new_is_a_cost_all_the_same():
     assert (await world(echo).ask())[-1] == Completed("stop", 4, 8, Usdc(900), "0xa")
 
 
+async def test_what_was_paid_for_one_that_begins_anew_is_a_cost_all_the_same():
+    anew = [
+        Text("One two three four, no: five."),
+        Text(" So."),
+        Finished("stop", 9, 7, "", Usdc(9)),
+    ]
+    script = [PREFILLED, *SURE_WORDS, *tokens(" five", " six"), *DOUBTFUL, END]
+    assert (await world(anew, local=script).ask())[-1].cost == 9
+
+
+async def test_the_end_of_one_that_begins_anew_is_not_waited_for_forever(monkeypatch):
+    monkeypatch.setattr("tinybrain.routing.handover.REST_S", 0.05)
+    script = [PREFILLED, *SURE_WORDS, *tokens(" five", " six"), *DOUBTFUL, END]
+    events = await world([Text("One two three four, no: five."), HANG], local=script).ask()
+    assert text(events) == SHOWN + " five six xx yy zz"
+    assert events[-1].cost == 0
+
+
 async def test_one_that_begins_the_sentence_anew_is_no_continuation():
     anew = [Text("One two three four, no: five."), Finished("stop", 9, 7)]
     script = [PREFILLED, *SURE_WORDS, *tokens(" five", " six"), *DOUBTFUL, END]

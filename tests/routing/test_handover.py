@@ -12,12 +12,14 @@ TOLD = Continued(answered_by="upstream", model="larger", reason="later_doubt", c
 END = Completed("stop", 90, 3, Usdc(900), "0xa")
 
 
-async def together(*events, shown="The sky is"):
+async def together(*events, shown="The sky is", prompt_tokens=4):
     async def second():
         for event in events:
             yield event
 
-    answer = handed_over(second(), shown=shown, prompt_tokens=4, shown_tokens=3, told=TOLD)
+    answer = handed_over(
+        second(), shown=shown, prompt_tokens=prompt_tokens, shown_tokens=3, told=TOLD
+    )
     return [event async for event in answer]
 
 
@@ -32,6 +34,10 @@ async def test_the_second_model_is_told_right_before_the_first_that_is_seen_of_i
 async def test_its_reasoning_is_seen():
     events = await together(DECIDED, ReasoningDelta("hm"), Delta("blue"), END)
     assert events[:3] == [TOLD, ReasoningDelta("hm"), Delta(" blue")]
+
+
+async def test_the_prompt_is_as_the_second_counted_it_where_the_first_tells_no_count():
+    assert (await together(DECIDED, Delta(" blue"), END, prompt_tokens=0))[-1].prompt_tokens == 90
 
 
 async def test_what_only_looked_like_an_echo_is_shown_at_the_end():

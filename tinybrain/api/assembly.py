@@ -14,7 +14,7 @@ from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import Facilitator
 from tinybrain.payments.ledger import Ledger
 from tinybrain.payments.merchant import Merchant
-from tinybrain.payments.outcomes import OutcomeBook
+from tinybrain.payments.ledger.outcomes import OutcomeBook
 from tinybrain.payments.pricing import PriceList
 from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.records import Limits
@@ -128,7 +128,15 @@ def _online(
         subject=Subject.of(router),
         share=settings.audit_share,
         ended=metrics.audit,
+        most_audits=_most_audits(settings),
     )
     tuner = Tuner.of(cascade.gate, router, target_of(settings) or router.target)
     follower = Follower(tuner, book=book, adopt=adopt, metrics=metrics)
     return Online(router.checkpoint, auditor, follower)
+
+
+def _most_audits(settings: Settings) -> int | None:
+    """What is bought with a key tells no cost, so each counts as the dearest call."""
+    if settings.upstream_api_key is None:
+        return None
+    return settings.audit_budget_per_day // max(1, settings.max_cost_per_call)

@@ -3,13 +3,17 @@
 Knows events, not models.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from tinybrain.errors import UpstreamError
 from tinybrain.routing.continuation import Seam
 from tinybrain.routing.events import AnswerEvent, Completed, Continued, Delta, ReasoningDelta
+
+REST_S = 10.0
+"""So long the caller waits for the end of what is not shown, which alone tells its cost."""
 
 
 async def handed_over(
@@ -23,7 +27,8 @@ async def handed_over(
     """Yield the second model's `events` as the rest of the answer of which `shown` is known.
 
     Its decision becomes `told`, right before the first that is seen of it. Its tokens are added to
-    `shown_tokens`; the prompt is counted once, as the first model did.
+    `shown_tokens`; the prompt is counted once, as the first model did, or, where that tells no
+    count (0), the second, with what it was shown.
 
     Raises:
         UpstreamError: It began anew, or said nothing more; nothing of it was yielded then but
@@ -35,6 +40,7 @@ async def handed_over(
         async for event in second:
             seen = _seen(event, seam)
             if seam.restarts:
+                await _ended(second)
                 raise UpstreamError(f"{told.model} began anew instead of continuing.")
             if seen and not announced:
                 announced = True
@@ -46,7 +52,15 @@ async def handed_over(
                 if not begun:
                     raise UpstreamError(f"{told.model} had nothing to add.")
                 tokens = shown_tokens + event.completion_tokens
-                yield replace(event, prompt_tokens=prompt_tokens, completion_tokens=tokens)
+                prompt = prompt_tokens or event.prompt_tokens
+                yield replace(event, prompt_tokens=prompt, completion_tokens=tokens)
+
+
+async def _ended(events: AsyncGenerator[AnswerEvent, None]) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REST_S):
+            async for _ in events:
+                pass
 
 
 def _seen(event: AnswerEvent, seam: Seam) -> Delta | ReasoningDelta | None:

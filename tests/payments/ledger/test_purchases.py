@@ -85,6 +85,16 @@ async def test_32_audits_at_once_never_exceed_their_budget_by_one_unit(
     await ledgers[0].reserve(new_purchase(1_000, "ans_1"))
 
 
+async def test_what_callers_buy_takes_nothing_of_the_budget_of_audits(
+    database, clock, new_purchase
+):
+    ledger = Ledger(database, clock=clock, limits=Limits(audits_per_day=1_000))
+    await ledger.reserve(new_purchase(1_000, "ans_1"))
+    await ledger.reserve(new_purchase(1_000, "aud_2"))
+    with pytest.raises(BudgetExceeded, match="TINYBRAIN_AUDIT_BUDGET_PER_DAY"):
+        await ledger.reserve(new_purchase(1, "aud_3"))
+
+
 async def test_an_audit_is_a_cost_without_an_answer(ledger, books, receipts, new_purchase):
     purchase = await ledger.reserve(new_purchase(1_000, "aud_1"))
     await ledger.signed(purchase, nonce="0xAB", valid_before=1)

@@ -112,6 +112,17 @@ def test_a_gate_that_always_does_the_same_is_refused_with_what_to_do(limit, does
         self_test(gate, world(50))
 
 
+def test_what_is_declined_or_refused_at_the_prompt_does_not_make_a_gate_that_decides():
+    everything = Limit(estimate=lambda _: 0.5, max_p_wrong=1.0)
+    known = Limit(estimate=lambda s: s.perplexity, max_p_wrong=100.0)
+    declined = [replace(o, declined=True) for o in world(50)]
+    with pytest.raises(ConfigError, match="keeps every one of the 50 openings"):
+        self_test(Gate(opening=everything), [*world(50), *declined])
+    refused = [outcome(0.5, right=False, perplexity=1e9)] * 50
+    with pytest.raises(ConfigError, match="keeps every one of the 1 openings"):
+        self_test(Gate(opening=everything, prefill=known), [outcome(0.1, right=True), *refused])
+
+
 @pytest.mark.parametrize("rate", [0.0001, 0.9999])
 def test_a_rate_that_comes_to_nothing_or_everything_does_not_start(fitted, rate):
     fitted = fitted.model_copy(update={"prefill": None})

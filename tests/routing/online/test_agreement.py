@@ -1,5 +1,7 @@
 """Two answers are compared by what the small one adds to the question, or not at all."""
 
+import time
+
 import pytest
 
 from tinybrain.routing.online.agreement import agrees
@@ -12,6 +14,10 @@ SAME = [
     ("What is 600 + 400?", "600 + 400 is 1,000.", "The sum is 1000."),
     ("How many legs has a spider?", "A spider has eight legs.", "8 legs"),
     ("What is 40 + 2?", "Forty-two.", "42"),
+    ("What is 3 - 10?", "3 minus 10 is minus seven.", "**\u22127**"),
+    ("What is 7-3?", "7-3 is 4.", "4"),
+    ("When was the war?", "1914-1918.", "From 1914 to 1918."),
+    ("How is cat spelled?", "c a t", "It is spelled C-A-T."),
     ("How much is a pint in litres?", "0.50 litres", "About 0.5 l"),
     ("What is the chemical symbol of gold?", "Au", "Its symbol is Au."),
     ("What is the opposite of hot?", "The opposite of hot is cold.", "Cold."),
@@ -29,13 +35,23 @@ DIFFERENT = [
     ("What is the opposite of hot?", "Warm.", "Cold."),
     ("What do they pay with?", "They pay with the franc.", "They pay with the dollar."),
     ("What is 13 in words?", "12.", "**thirteen**"),
+    (FRANCE, "The capital of France.", "Paris."),
+    ("What is 2+2?", "2+2 is 2", "4"),
+    ("What is 2+2?", "2+2 is 2.", "2+2 is 4."),
+    ("What is 3 - 10?", "-7", "7"),
+    ("What is 3 - 10?", "3 - 10 is 7", "-7"),
+    ("How is cat spelled?", "C-T-A", "C-A-T"),
     ("Is Paris in Italy?", "Yes.", "No, it is in France."),
 ]
 UNDECIDED = [
     ("Hello!", "Hello! How can I help?", "Hi there, nice to meet you."),
     ("How are you?", "I am well, thanks.", "I'm doing great!"),
     ("Good morning", "Good morning to you too.", "Morning!"),
-    (FRANCE, "The capital of France.", "Paris."),
+    (FRANCE, "The capital of France.", "It is not Lyon."),
+    (FRANCE, "The capital of France.", "Paris, on the Seine, in the north of the country."),
+    ("What is 4 - 2?", "2", "The difference is 2."),
+    ("Is the sky blue?", "The sky is blue.", "Correct."),
+    ("Which is larger, the sun or the moon?", "The sun.", "The sun is far larger."),
     (FRANCE, "Paris.", "I'm sorry, I can't help with that."),
     (FRANCE, "Paris.", "I don't know."),
     (FRANCE, "It is not Lyon.", "Paris."),
@@ -61,6 +77,9 @@ def test_where_words_cannot_decide_there_is_no_label(question, small, larger):
     assert agrees(question, small, larger) is None
 
 
-def test_endless_texts_take_no_time():
-    long = "not " * 20_000 + "a" * 50_000
+@pytest.mark.parametrize("word", ["not ", "a", "a-", "1,"])
+def test_endless_texts_take_no_time(word):
+    long = word * 50_000
+    began = time.process_time()
     assert agrees(f"What is {long}?", "Paris", long) is not True
+    assert time.process_time() - began < 0.3

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 
 import pytest
 from books import MemoryBook
@@ -9,6 +10,7 @@ from books import MemoryBook
 from tinybrain.chat import Finished, Message, Prefilled, Sampling, Text, Token
 from tinybrain.errors import BudgetExceeded, Busy, UpstreamError
 from tinybrain.payments.records import Label
+from tinybrain.routing.online.agreement import agrees
 from tinybrain.routing.online.auditor import QUEUE, Answered, Auditor, Subject
 from tinybrain.routing.signals import Signals
 
@@ -119,6 +121,19 @@ async def test_a_draft_that_declines_is_no_right_answer_whatever_was_bought():
     assert (label.is_declined, label.is_right) == (True, False)
 
 
+@pytest.mark.parametrize("source", ["audit", "escalated"])
+async def test_comparing_does_not_hold_up_the_streams_of_its_process(source, monkeypatch):
+    def slow(*texts):
+        threads.append(threading.current_thread())
+        return agrees(*texts)
+
+    threads = []
+    monkeypatch.setattr("tinybrain.routing.online.auditor.agrees", slow)
+    await World().label(source)
+    assert threads
+    assert threading.current_thread() not in threads
+
+
 @pytest.mark.parametrize("bought", [Model("I don't know."), Model("Par", reason="length")])
 async def test_what_cannot_be_compared_is_no_label(bought):
     world = World(upstream=bought)
@@ -176,15 +191,36 @@ async def test_a_locked_ledger_loses_the_label_and_no_more():
     assert world.ended == [("audit", "failed"), ("audit", "right")]
 
 
-async def test_where_the_budget_ends_both_pause_so_that_labels_stay_a_fair_sample():
+async def test_where_the_budget_ends_both_pause_until_an_audit_was_bought_again():
     world = World(upstream=Model(fails=BudgetExceeded("enough")), pause_s=0.05)
     await world.label()
     world.offer("escalated")
     world.offer("audit")
     assert (world.ended, world.auditor._queue.qsize()) == ([("audit", "budget")], 0)
     await asyncio.sleep(0.06)
+    world.upstream.fails = UpstreamError("dead")
+    await world.label("escalated", "audit", "escalated")
+    assert world.ended[1:] == [("audit", "failed")]
+    world.upstream.fails = None
+    await world.label("audit")
     await world.label("escalated")
-    assert world.ended[1:] == [("escalated", "right")]
+    assert world.ended[2:] == [("audit", "right"), ("escalated", "right")]
+
+
+async def test_what_waited_while_an_audit_was_refused_is_dropped():
+    world = World(upstream=Model(fails=BudgetExceeded("enough")))
+    await world.label("audit", "escalated", "audit")
+    dropped = [("escalated", "dropped"), ("audit", "dropped")]
+    assert world.ended == [("audit", "budget"), *dropped]
+    assert len(world.upstream.calls) == 1
+
+
+async def test_audits_are_counted_where_there_is_a_most():
+    world = World(most_audits=2)
+    await world.label("audit", "audit", "escalated")
+    await world.label("audit")
+    assert [how for _, how in world.ended] == ["right"] * 3 + ["budget"]
+    assert len(world.upstream.calls) == 2
 
 
 async def test_one_answer_is_labelled_at_a_time():

@@ -33,3 +33,8 @@ def test_other_questions_do(changed):
 def test_one_value_alone_is_compared_too():
     assert Reference([0.5] * 100).stability([0.5] * 100) == pytest.approx(0)
     assert Reference([0.5] * 100).stability([0.9] * 100) > LIMIT
+
+
+def test_what_is_escalated_unjudged_is_not_what_is_doubted_most():
+    doubts = [n / 100 for n in range(100)]
+    assert Reference(doubts).stability([*doubts[:90], *[math.inf] * 10]) > LIMIT

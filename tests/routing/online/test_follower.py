@@ -147,3 +147,17 @@ async def test_a_book_that_cannot_be_read_changes_nothing_and_is_asked_again(mad
         while service.gate == service.start:  # noqa: ASYNC110  # as a caller sees it
             await asyncio.sleep(0.01)
     work.cancel()
+
+
+async def test_a_fault_that_nobody_foresaw_is_logged_and_the_gate_is_followed_again(made, caplog):
+    service = Service(made)
+    service.book.decided = [None] * 300
+    work = asyncio.create_task(service.follower.run())
+    await asyncio.sleep(0.05)
+    assert "AttributeError" in caplog.text
+    service.book.decided = []
+    service.ask(doubtful(500))
+    async with asyncio.timeout(5):
+        while service.gate == service.start:  # noqa: ASYNC110  # as a caller sees it
+            await asyncio.sleep(0.01)
+    work.cancel()

@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 from days import decide, doubtful, harder
-from worlds import outcome, router, world
+from worlds import declining_world, outcome, router, world
 
 from tinybrain.errors import ConfigError
 from tinybrain.payments.records import Label
 from tinybrain.routing.calibration.gates import calibrated_gate, expected
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.online.drift import LIMIT
-from tinybrain.routing.online.tuning import Tuner
+from tinybrain.routing.online.tuning import BOLDEST, Tuner
+from tinybrain.routing.signals import Signals
 
 RATE, ERROR = Target(escalation_rate=0.5), Target(max_local_error=0.2)
 
@@ -70,6 +71,19 @@ def test_declined_questions_count_as_escalated(made):
     assert sum(kept) / 400 == pytest.approx(0.5, abs=0.02)
 
 
+def test_continued_answers_count_as_escalated_and_move_no_drift(made):
+    found = tuner(made, RATE)
+    judged = decide(found.start, world(400, seed=5))
+    sure = sorted(judged, key=lambda each: made.opening.p_wrong(Signals.read(each.signals)))
+    continued = [replace(each, reason="later_doubt") for each in sure[:100]]
+    gate = found.gate(continued + sure[100:], [])
+    kept = [gate.judge_opening(Signals.read(each.signals)).passes for each in sure[100:]]
+    assert sum(kept) / 400 == pytest.approx(0.5, abs=0.02)
+    before, after = found.service(judged), found.service(continued + sure[100:])
+    assert after.escalated - before.escalated == pytest.approx(0.25)
+    assert after.drift == pytest.approx(before.drift)
+
+
 @pytest.mark.parametrize(("count", "moves"), [(199, False), (200, True)])
 def test_199_judged_answers_do_not_move_the_rates_threshold_and_200_may(made, count, moves):
     found = tuner(made, RATE)
@@ -118,6 +132,35 @@ def test_a_gate_that_would_keep_nothing_is_refused(made):
     judged = [replace(each, reason="declined") for each in decide(found.start, world(300))]
     with pytest.raises(ConfigError, match="escalates every one"):
         found.gate(judged, [])
+
+
+@pytest.mark.parametrize("reason", ["declined", "out_of_scope"])
+def test_what_is_escalated_anyway_does_not_open_the_gate_for_the_rest(made, reason):
+    found = tuner(made, RATE)
+    judged = decide(found.start, world(400, seed=5))
+    anyway = [replace(each, reason=reason) for each in judged[:199]]
+    rest = [replace(each, reason="none") for each in judged[199:]]
+    gate = found.gate(anyway + rest, [])
+    openings = [o for o in made.outcomes if gate.judge_prompt(o.signals).passes]
+    released = sum(gate.judge_opening(o.signals).passes for o in openings) / len(openings)
+    assert released == pytest.approx(BOLDEST, abs=0.01)
+
+
+def test_a_gate_that_released_more_at_the_start_may_do_so_again(made):
+    found = tuner(made, Target(escalation_rate=0.12))
+    gate = found.gate(decide(found.start, made.outcomes), [])
+    escalated = expected(gate, made.outcomes).escalated
+    assert escalated == pytest.approx(expected(found.start, made.outcomes).escalated, abs=0.02)
+
+
+def test_what_was_declined_in_calibration_is_compared_with_what_is_declined_in_service():
+    found = tuner(router(declining_world(1200)), Target(escalation_rate=0.7))
+    another = declining_world(600, seed=5)
+    judged = [
+        replace(each, reason="declined") if o.declined else each
+        for each, o in zip(decide(found.start, another), another, strict=True)
+    ]
+    assert found.service(judged).drift < LIMIT
 
 
 def test_other_questions_are_told_as_drift(made):

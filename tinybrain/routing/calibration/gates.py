@@ -102,17 +102,21 @@ def expected(gate: Gate, outcomes: Sequence[Outcome]) -> Expectation:
 
 
 def self_test(gate: Gate, outcomes: Sequence[Outcome]) -> None:
-    """Check that the gate keeps some of these outcomes and escalates others.
+    """Check that the gate releases some of the openings it judges, and escalates others.
+
+    What is refused at the prompt or declined says nothing of it: that is escalated anyway.
 
     Raises:
         ConfigError: It always does the same, so it decides nothing.
     """
-    escalated = expected(gate, outcomes).escalated
-    if 0 < escalated < 1:
+    openings = [o for o in outcomes if not o.declined and gate.judge_prompt(o.signals).passes]
+    kept = sum(gate.judge_opening(o.signals).passes for o in openings)
+    if 0 < kept < len(openings):
         return
     raise ConfigError(
-        f"The gate {'escalates' if escalated else 'keeps'} every one of its {len(outcomes)} "
-        "calibration questions, so it decides nothing. Set TINYBRAIN_TARGET_ESCALATION_RATE or "
-        "TINYBRAIN_MAX_LOCAL_ERROR to something that it can reach, or calibrate with questions "
-        "that the small model answers right and others that it answers wrong."
+        f"The gate {'keeps' if kept else 'escalates'} every one of the {len(openings)} openings "
+        f"that it judges of {len(outcomes)} calibration questions, so it decides nothing. Set "
+        "TINYBRAIN_TARGET_ESCALATION_RATE or TINYBRAIN_MAX_LOCAL_ERROR to something that it can "
+        "reach, or calibrate with questions that the small model answers right and others that "
+        "it answers wrong."
     )

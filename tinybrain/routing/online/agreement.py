@@ -17,8 +17,8 @@ OTHERS_ALLOWED = 2
 """So many plain words that the larger answer lacks make another answer; more, a paraphrase."""
 LONGEST = 30
 """An answer of more words of its own is an essay, of which single words say little."""
-LONGEST_TEXT = 20_000
-"""Characters; comparing must not hold up the streams of its process."""
+LONGEST_TEXT = 4_000
+"""Characters; comparing takes time from the streams of its process."""
 
 FUNCTION_WORDS = """
 a about all also am an and any are as at be been being but by can could did do does for from had
@@ -55,8 +55,17 @@ DOES_NOT_KNOW = re.compile(
 )
 DENIED = re.compile(r"(?:\b(?:not|never)\b|n['\u2019]t\b)(?:(?!\bbut\b)[^.,;:!?])*", re.IGNORECASE)
 YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+HOLDS_ITS_ANSWER = re.compile(
+    r"\bor\b|\A\W*(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should)\b",
+    re.IGNORECASE,
+)
 SHORT_FORM = re.compile(r"(?<=\w)'(?:s|m|d|re|ve|ll)\b")
-WORD = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
+SPELLED = re.compile(r"(?<![\w'-])[^\W\d_](?:(?: - |-| )[^\W\d_]){2,}(?![\w'-])")
+NEGATIVE = ("minus", "negative")
+WORD = re.compile(
+    r"(?<![\w-])[^\W\d_](?:-[^\W\d_]){2,}(?![\w-])"
+    r"|(?:(?<![\w.)\]])-)?\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+(?:['\u2019][^\W\d_]+)?"
+)
 
 
 def agrees(question: str, small: str, larger: str) -> bool | None:
@@ -70,15 +79,32 @@ def agrees(question: str, small: str, larger: str) -> bool | None:
     asked = _words(question)
     own = _words(small) - asked
     if not own:
-        return True if said and said == heard else None
+        return _echo_agrees(question, small, larger) if said is None else said == heard or None
     if len(own) > LONGEST or DENIED.search(small):
         return None
     others = _words(DENIED.sub(" ", larger)) - asked
     missing = own - others
     if not missing or (others and others <= own):
         return True
-    differs = any(word[0].isdigit() for word in missing) or missing & _names(small)
+    differs = any(_is_number(word) for word in missing) or missing & _names(small)
     return False if differs or len(own) <= OTHERS_ALLOWED else None
+
+
+def _echo_agrees(question: str, small: str, larger: str) -> bool | None:
+    """False where the larger answer adds something short to the question, and the small nothing.
+
+    Not where the question holds its answer. A number may be its own answer, as in 4 - 2: it is
+    another than the larger one's only where that adds a number.
+    """
+    asked, echo = _words(question), _words(small)
+    others = _words(larger) - asked
+    if not echo or not 0 < len(others) <= OTHERS_ALLOWED or YES_OR_NO.match(larger):
+        return None
+    if HOLDS_ITS_ANSWER.search(question) or DENIED.search(small) or DENIED.search(larger):
+        return None
+    if any(map(_is_number, echo)) and not any(map(_is_number, others)):
+        return None
+    return False
 
 
 def _asks_for_facts(question: str) -> bool:
@@ -95,8 +121,16 @@ def _yes_or_no(answer: str) -> str | None:
 def _words(text: str) -> set[str]:
     """The words that mean something, in one spelling each."""
     text = SHORT_FORM.sub("", _numbers_joined(_plain(text).casefold()))
-    words = (word for word in WORD.findall(text) if word not in STOP_WORDS)
-    return {_normal(word) for word in words}
+    text = SPELLED.sub(lambda found: re.sub("[- ]+", "-", found[0]), text)
+    words: set[str] = set()
+    before, sign = "", ""
+    for word in map(_normal, WORD.findall(text)):
+        if word in NEGATIVE and not _is_number(before):
+            sign = "-"
+        elif word not in STOP_WORDS:
+            words.add(sign + word if _is_number(word) else word)
+        before, sign = word, sign if word in NEGATIVE else ""
+    return words
 
 
 def _names(answer: str) -> set[str]:
@@ -107,7 +141,7 @@ def _names(answer: str) -> set[str]:
 
 def _plain(text: str) -> str:
     """Without accents and typographic marks."""
-    letters = unicodedata.normalize("NFKD", text.replace("\u2019", "'"))
+    letters = unicodedata.normalize("NFKD", text.translate({0x2019: "'", 0x2212: "-"}))
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
@@ -118,10 +152,14 @@ def _numbers_joined(text: str) -> str:
 
 def _normal(word: str) -> str:
     """A number without commas and idle zeros; a word without the ending of a plural."""
-    if word[0].isdigit():
+    if _is_number(word):
         number = word.replace(",", "")
         return number.rstrip("0").rstrip(".") if "." in number else number
     if word in NUMBERS or word in TENS:
         return NUMBERS.get(word) or str(TENS[word])
     plural = len(word) > SHORT and word.endswith("s") and not word.endswith(("ss", "us", "is"))
     return word[:-1] if plural else word
+
+
+def _is_number(word: str) -> bool:
+    return word.removeprefix("-")[:1].isdigit()

@@ -3,7 +3,8 @@
 An answer that the small model gave is audited: the larger one is asked the same, within a budget,
 and the two are compared. An answer that was bought is compared with a new draft of the small
 model, made as the caller's would have been. Both are chosen with the same probability, so that the
-labels are a fair sample of what the gate judges; where the budget of one ends, the other pauses.
+labels are a fair sample of what the gate judges; where the budget of audits ends, the other waits
+until one was bought again.
 
 Nothing here is on a caller's way: one answer is labelled at a time, what does not fit into the
 queue is dropped, and what is under way when the service ends is given up. Texts are never kept.
@@ -22,6 +23,7 @@ from tinybrain.payments.records import AUDIT, Label
 from tinybrain.routing.calibration.collecting import drafted
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.online.agreement import agrees
+from tinybrain.routing.online.allowance import Allowance
 from tinybrain.routing.online.book import Book
 from tinybrain.routing.signals import Signals
 
@@ -75,7 +77,10 @@ class Subject:
 
 
 class Auditor:
-    """Chooses answers with probability `share`, and labels them one after the other."""
+    """Chooses answers with probability `share`, and labels them one after the other.
+
+    `most_audits` is how many audits are bought in 24 hours; None leaves that to who sells them.
+    """
 
     def __init__(
         self,
@@ -86,6 +91,7 @@ class Auditor:
         subject: Subject,
         share: float,
         ended: Callable[[Source, Ended], object],
+        most_audits: int | None = None,
         timeout_s: float = TIMEOUT_S,
         pause_s: float = PAUSE_S,
         draw: Callable[[], float] = random.random,
@@ -96,16 +102,17 @@ class Auditor:
         self._subject = subject
         self._share = share
         self._ended = ended
+        self._allowance = Allowance(most_audits)
         self._timeout_s = timeout_s
         self._pause_s = pause_s
         self._draw = draw
         self._queue: asyncio.Queue[Answered] = asyncio.Queue(QUEUE)
         self._paused_until = 0.0
+        self._was_refused = False  # an audit, and none was bought since
 
     def offer(self, answered: Answered) -> None:
         """Perhaps label this answer, later. Returns at once and never raises."""
-        now = asyncio.get_running_loop().time()
-        if self._draw() >= self._share or now < self._paused_until:
+        if self._draw() >= self._share or not self._is_open(answered.source):
             return
         try:
             self._queue.put_nowait(answered)
@@ -116,12 +123,19 @@ class Auditor:
         """Label what was offered, until cancelled."""
         while True:
             answered = await self._queue.get()
-            self._ended(answered.source, await self._try(answered))
+            is_open = self._is_open(answered.source)  # may have changed while it waited
+            self._ended(answered.source, await self._try(answered) if is_open else "dropped")
             self._queue.task_done()
 
     async def settled(self) -> None:
         """Wait until everything that was offered is labelled."""
         await self._queue.join()
+
+    def _is_open(self, source: Source) -> bool:
+        """Whether its labels would be a fair sample together with the other's."""
+        if asyncio.get_running_loop().time() < self._paused_until:
+            return False
+        return source == "audit" or not self._was_refused
 
     async def _try(self, answered: Answered) -> Ended:
         try:
@@ -131,6 +145,7 @@ class Auditor:
                     return "undecided"
                 await self._book.record(label)
         except BudgetExceeded as error:
+            self._was_refused = True
             self._paused_until = asyncio.get_running_loop().time() + self._pause_s
             logger.info("No audits for %.0f s: %s", self._pause_s, error.message)
             return "budget"
@@ -146,12 +161,14 @@ class Auditor:
         question = next((m.content for m in reversed(answered.messages) if m.role == "user"), "")
         if answered.source == "audit":
             signals, declined = answered.signals, False
-            right = agrees(question, answered.text, await self._bought(answered))
+            small, larger = answered.text, await self._bought(answered)
         else:
             draft, signals = await self._draft(answered)
             declines = self._subject.declines
             declined = declines is not None and draft.startswith(declines)
-            right = False if declined else agrees(question, draft, answered.text)
+            small, larger = draft, answered.text
+        # Streams go on meanwhile: long texts take some milliseconds.
+        right = False if declined else await asyncio.to_thread(agrees, question, small, larger)
         if right is None:
             return None
         return Label(
@@ -165,6 +182,7 @@ class Auditor:
 
     async def _bought(self, answered: Answered) -> str:
         """The larger model's answer; nothing where it was cut short."""
+        self._allowance.take()
         audit_id = AUDIT + answered.answer_id.removeprefix("ans_")
         text, is_whole = "", False
         events = self._upstream.generate(answered.messages, answered.sampling, answer_id=audit_id)
@@ -173,6 +191,7 @@ class Auditor:
                 text += event.text
             elif isinstance(event, Finished):
                 text, is_whole = text + event.text, event.reason == "stop"
+        self._was_refused = False
         return text if is_whole else ""
 
     async def _draft(self, answered: Answered) -> tuple[str, Signals]:

@@ -49,6 +49,8 @@ class Follower:
                 await self.look()
             except (TinyBrainError, ValueError) as error:  # ValueError: rows of another version
                 logger.warning("The gate is not brought up to date: %s", error)
+            except Exception:
+                logger.exception("The gate is not brought up to date.")
             await asyncio.sleep(self._period_s)
 
     async def look(self) -> None:

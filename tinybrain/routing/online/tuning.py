@@ -23,8 +23,13 @@ from tinybrain.routing.signals import Signals
 NEWEST = 2_000
 """So many judged answers, and so many labels, are looked at."""
 
+BOLDEST = 0.9
+"""At most this share of the calibration's openings is released, or as many as at the start."""
+
 KEPT = "none"
 JUDGED_BY_OPENING = (KEPT, "uncertainty")
+OPENED = (*JUDGED_BY_OPENING, "later_doubt")
+"""These had an opening that can be compared with the calibration's, which knows nothing later."""
 
 
 class Service(NamedTuple):
@@ -44,6 +49,8 @@ class Tuner:
     target: Target
     outcomes: Sequence[Outcome]
     reference: Reference
+    boldest: Signals
+    """Of the calibration's openings, the last in doubt that may ever be released."""
 
     @classmethod
     def of(cls, start: Gate, router: Router, target: Target) -> "Tuner":
@@ -55,13 +62,15 @@ class Tuner:
             else router.opening.p_wrong(o.signals)
             for o in outcomes
         ]
-        return cls(start, router, target, outcomes, Reference(p_wrong))
+        boldest = outcomes[_boldest(p_wrong, start.opening.max_p_wrong)].signals
+        return cls(start, router, target, outcomes, Reference(p_wrong), boldest)
 
     def gate(self, judged: Sequence[Judged], labels: Sequence[Label]) -> Gate:
         """The gate of now; the one of the start where there is too little to learn from.
 
         A target of escalation is kept on the latest judged answers, one of error on the labels.
-        Either takes at least `FEWEST` of them.
+        Either takes at least `FEWEST` of them. The threshold is never above P(wrong) of `boldest`:
+        where a target of escalation is filled with what is escalated anyway, it would end at 1.
 
         Raises:
             ConfigError: The target cannot be reached on these labels, or the gate would always
@@ -80,6 +89,8 @@ class Tuner:
             opening = opening_limit(scorer, self.start.prefill, self.target, sample)
         else:
             return self.start
+        cap = opening.estimate(self.boldest)
+        opening = replace(opening, max_p_wrong=min(opening.max_p_wrong, cap))
         later = self.start.later and later_limit(opening)
         gate = replace(self.start, opening=opening, later=later)
         self_test(gate, self.outcomes)
@@ -91,7 +102,7 @@ class Tuner:
         if n < FEWEST:
             return Service(n, None, None)
         escalated = sum(answer.reason != KEPT for answer in judged) / n
-        p_wrong = _p_wrong(self.router.opening, judged)
+        p_wrong = _p_wrong(self.router.opening, judged, OPENED)
         return Service(n, escalated, self.reference.stability(p_wrong))
 
     def _recalibrated(self, sample: Sequence[Outcome]) -> Scorer | None:
@@ -102,11 +113,17 @@ class Tuner:
         return platt(self.router.opening, told)
 
 
-def _p_wrong(scorer: Scorer, judged: Sequence[Judged]) -> list[float]:
-    """Infinite where the question was escalated whatever its first tokens say."""
+def _boldest(p_wrong: Sequence[float], threshold: float) -> int:
+    ranked = sorted((p, i) for i, p in enumerate(p_wrong) if p < math.inf)
+    released = sum(p <= threshold for p, _ in ranked)
+    return ranked[max(released, math.floor(BOLDEST * len(ranked))) - 1][1]
+
+
+def _p_wrong(
+    scorer: Scorer, judged: Sequence[Judged], reasons: Sequence[str] = JUDGED_BY_OPENING
+) -> list[float]:
+    """Infinite where the question was escalated for another of the reasons."""
     return [
-        scorer.p_wrong(Signals.read(answer.signals))
-        if answer.reason in JUDGED_BY_OPENING
-        else math.inf
+        scorer.p_wrong(Signals.read(answer.signals)) if answer.reason in reasons else math.inf
         for answer in judged
     ]

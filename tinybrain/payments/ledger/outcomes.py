@@ -46,11 +46,13 @@ class OutcomeBook:
     async def judged(self, checkpoint: str, *, limit: int) -> list[Judged]:
         """The latest answers that a checkpoint's gate judged, the newest first.
 
-        Of several choices only the least sure is recorded, so they are left out.
+        Of several choices only the least sure is recorded, so they are left out. An answer that
+        was continued has its course recorded too, as the only one.
         """
+        is_one = answers.c.choices.is_(None) | (func.json_array_length(answers.c.choices) == 1)
         query = (
             select(answers.c.signals, answers.c.reason)
-            .where(answers.c.checkpoint == checkpoint, answers.c.choices.is_(None))
+            .where(answers.c.checkpoint == checkpoint, is_one)
             .order_by(answers.c.created_ms.desc(), answers.c.id)
             .limit(limit)
         )

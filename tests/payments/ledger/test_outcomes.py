@@ -8,7 +8,7 @@ import pytest
 
 from tinybrain.errors import LedgerUnavailable
 from tinybrain.payments.database import Database
-from tinybrain.payments.outcomes import OutcomeBook
+from tinybrain.payments.ledger.outcomes import OutcomeBook
 from tinybrain.payments.records import AnswerRecord, Charge, Judged, Label
 
 SIGNALS = {"min_logprob": -0.5, "perplexity": None}
@@ -61,6 +61,13 @@ async def test_judged_are_the_answers_of_a_checkpoints_gate(book, answered):
     found = [Judged(SIGNALS, "uncertainty"), Judged(SIGNALS, "none")]
     assert await book.judged("here", limit=9) == found
     assert await book.judged("here", limit=1) == found[:1]
+
+
+async def test_a_continued_answer_was_judged_and_of_several_choices_none_was(book, answered):
+    continued = {"reason": "later_doubt", "signals": SIGNALS, "checkpoint": "here"}
+    await answered(1, **continued, choices=[{"continued_by": "larger"}])
+    await answered(2, **continued, choices=[{"continued_by": "larger"}, {}])
+    assert await book.judged("here", limit=9) == [Judged(SIGNALS, "later_doubt")]
 
 
 async def test_audits_are_told_from_what_is_sold_on_for_a_day(book, ledger, clock, new_purchase):
