@@ -13,8 +13,8 @@ from tinybrain.payments.collecting import SettlePayment
 from tinybrain.payments.database import Database
 from tinybrain.payments.facilitators import Facilitator
 from tinybrain.payments.ledger import Ledger
-from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.ledger.outcomes import OutcomeBook
+from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.pricing import PriceList
 from tinybrain.payments.receipts import Receipts
 from tinybrain.payments.records import Limits

@@ -20,7 +20,10 @@ def holds(answer: str, accepted: str, *, question: str = "") -> bool:
     """
     answer, accepted, question = _plain(answer), _plain(accepted), _plain(question)
     if accepted in ENGLISH_SYMBOLS:
-        return re.search(rf"^{accepted}(?: (?:is|has|comes|stands)\b|$)|\b{accepted}$", answer) is not None
+        return (
+            re.search(rf"^{accepted}(?: (?:is|has|comes|stands)\b|$)|\b{accepted}$", answer)
+            is not None
+        )
     if len(accepted) > 2 or accepted.islower():  # noqa: PLR2004
         answer, accepted, question = answer.lower(), accepted.lower(), question.lower()
     whole = re.compile(rf"(?<![\w-])(?<!\d\.)(?<!not ){re.escape(accepted)}(?![\w-]|\.\d)")
