@@ -106,7 +106,7 @@ def small_model():
 async def test_a_small_model_behind_an_api_is_asked_what_it_tells(small_model, choices, ok, told):
     found = await _small_model(small_model(*choices))
     assert (found.ok, told in found.text) == (ok, True)
-    assert "small@127.0.0.1" in found.text
+    assert "small@" in found.text
 
 
 async def test_a_small_model_without_log_probs_is_a_fault_with_the_next_step(small_model):
@@ -123,7 +123,7 @@ def test_a_small_model_behind_an_api_is_not_asked_unless_online(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["doctor", "--json", *["--online"] * online])
     told = {finding["group"]: finding for finding in json.loads(result.stdout)}
-    assert "small@127.0.0.1" in told["Model"]["text"]
+    assert "small@" in told["Model"]["text"]
     assert told["Router"]["ok"] is None
     assert "Kernels" not in told
     assert ("Small model" in told) == online

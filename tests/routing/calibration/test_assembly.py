@@ -103,14 +103,14 @@ def test_a_small_model_behind_an_api_has_a_router_of_its_name_and_host(tmp_path)
     settings = load_settings(**REMOTE, router=tmp_path / "router.json")
     made = router(world())
     made.write(tmp_path / "router.json")
-    with pytest.raises(ConfigError, match=r"not of small@api\.example"):
+    with pytest.raises(ConfigError, match=r"not of small@[0-9a-f]{12}:"):
         open_gate(settings)
     made.model_copy(update={"checkpoint": identity_of(settings)}).write(tmp_path / "router.json")
     assert open_gate(settings).prefill is not None
 
 
 def test_a_small_model_behind_an_api_is_never_taken_for_the_shipped_checkpoint():
-    with pytest.raises(ConfigError, match=r"small@api\.example is behind an API"):
+    with pytest.raises(ConfigError, match=r"small@[0-9a-f]{12} is behind an API"):
         checkpoint_of(load_settings(**REMOTE))
 
 

@@ -1,4 +1,4 @@
-"""Where judged answers and labels are kept: `payments.ledger.outcomes`, in the ledger's database."""
+"""Where judged answers and labels are kept: `payments.ledger.outcomes`."""
 
 from collections.abc import Sequence
 from typing import Protocol
