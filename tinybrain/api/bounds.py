@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from tinybrain.chat import Message
 from tinybrain.errors import InvalidRequest, RequestTooLarge
+from tinybrain.faults import first_fault
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -55,9 +56,8 @@ def parse_body(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        param = ".".join(str(part) for part in fault["loc"])
-        raise InvalidRequest(f"{param or 'body'}: {fault['msg']}.", param=param or None) from None
+        param, what = first_fault(error)
+        raise InvalidRequest(f"{param or 'body'}: {what}.", param=param or None) from None
 
 
 def check_messages(messages: Sequence[Message]) -> None:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tinybrain.errors import InvalidRequest, RequestTooLarge, TinyBrainError
+from tinybrain.faults import first_fault
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -32,9 +33,8 @@ async def read_body(request: Request, model: type[Body], limit: int) -> Body:
     try:
         return model.model_validate_json(bytes(content))
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise InvalidRequest(f"{where}: {fault['msg']}", param=where or None) from None
+        where, what = first_fault(error)
+        raise InvalidRequest(f"{where}: {what}", param=where or None) from None
 
 
 async def _health(_: Request) -> Response:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from tinybrain.chat import TokenLogprob
 from tinybrain.errors import UpstreamError
+from tinybrain.faults import first_fault
 
 ROUNDING = 1e-3  # servers round, in 16 bits at worst
 
@@ -81,10 +82,9 @@ def told_in(data: str) -> list[ToldToken]:
     try:
         chunk = _Chunk.model_validate_json(data)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
+        where, what = first_fault(error)
         raise UpstreamError(
-            f"The server tells what are no log-probabilities: {where}: {fault['msg']}."
+            f"The server tells what are no log-probabilities: {where}: {what}."
         ) from None
     return [
         token

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinybrain.errors import ConfigError
+from tinybrain.faults import first_fault
 from tinybrain.routing.calibration.accepted import holds
 from tinybrain.routing.calibration.lines import numbered_lines
 
@@ -66,9 +67,8 @@ def _read(line: str, place: str) -> Question:
     try:
         return Question.model_validate_json(line)
     except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in fault["loc"]) or "the line"
+        where, what = first_fault(error)
         raise ConfigError(
-            f"{place} is no question: {where}: {fault['msg']}. "
+            f"{place} is no question: {where or 'the line'}: {what}. "
             'A line is {"text": "…", "accepted": ["…"], "family": "…"}.'
         ) from error

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from tinybrain.errors import ConfigError
+from tinybrain.faults import first_fault
 from tinybrain.routing.calibration.outcomes import Outcome
 from tinybrain.routing.calibration.report import Report
 from tinybrain.routing.calibration.scorer import Scorer
@@ -126,10 +127,9 @@ class Router(BaseModel):
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
-            fault = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(str(part) for part in fault["loc"]) or "the file"
+            where, what = first_fault(error)
             raise ConfigError(
-                f"{path} is no router that this version reads: {where}: {fault['msg']}. "
+                f"{path} is no router that this version reads: {where or 'the file'}: {what}. "
                 "Calibrate again, or name another with TINYBRAIN_ROUTER."
             ) from error
 
