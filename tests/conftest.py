@@ -1,6 +1,7 @@
-"""The chain that tests share: real anvil, Circle's real USDC, real facilitator and seller."""
+"""What tests share: the shipped checkpoint; anvil, Circle's USDC, facilitator, seller, all real."""
 # ruff: noqa: PLC0415  # tests of other parts should not wait for web3 to be imported
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,18 @@ def _no_settings_of_the_developer():
     for name in names & os.environ.keys():
         del os.environ[name]
     Settings.model_config["env_file"] = None
+
+
+@pytest.fixture
+def bare_checkpoint(tmp_path):
+    """A copy of the shipped checkpoint, alone in its folder: without router and model card."""
+    from tinybrain.config import load_settings
+    from tinybrain.routing.calibration.assembly import checkpoint_of
+
+    files = checkpoint_of(load_settings())
+    for path in (files.weights, files.config, files.tokenizer):
+        shutil.copy(path, tmp_path)
+    return tmp_path
 
 
 class LocalChain:

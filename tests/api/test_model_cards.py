@@ -1,23 +1,10 @@
 """A model card tells what lies beside the checkpoint, and no more than is known."""
 
-import shutil
-
-import pytest
-
 from tests.routing.calibration.worlds import router, world
 from tinybrain.api.model_cards import ModelCard
 from tinybrain.config import load_settings
 from tinybrain.routing.calibration.assembly import checkpoint_of
 from tinybrain.routing.calibration.measuring import Prices, calibrate
-
-
-@pytest.fixture
-def elsewhere(tmp_path):
-    """A checkpoint with neither router nor card."""
-    files = checkpoint_of(load_settings())
-    for path in (files.weights, files.config, files.tokenizer):
-        shutil.copy(path, tmp_path)
-    return tmp_path
 
 
 def test_the_shipped_model_has_one():
@@ -27,8 +14,8 @@ def test_the_shipped_model_has_one():
     assert card.card.startswith("# ")
 
 
-def test_without_router_and_card_the_checkpoint_is_told(elsewhere):
-    card = ModelCard.read(load_settings(checkpoint=elsewhere))
+def test_without_router_and_card_the_checkpoint_is_told(bare_checkpoint):
+    card = ModelCard.read(load_settings(checkpoint=bare_checkpoint))
     assert card.checkpoint == checkpoint_of(load_settings()).digest()
     assert (card.card, card.calibration) == (None, None)
 
@@ -42,6 +29,6 @@ def test_a_machine_without_the_checkpoint_tells_what_the_router_knows(tmp_path):
     )
 
 
-def test_a_card_that_is_too_long_is_not_read(elsewhere):
-    (elsewhere / "MODEL_CARD.md").write_text("#" * 200_001)
-    assert ModelCard.read(load_settings(checkpoint=elsewhere)).card is None
+def test_a_card_that_is_too_long_is_not_read(bare_checkpoint):
+    (bare_checkpoint / "MODEL_CARD.md").write_text("#" * 200_001)
+    assert ModelCard.read(load_settings(checkpoint=bare_checkpoint)).card is None

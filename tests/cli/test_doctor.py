@@ -1,7 +1,6 @@
 """`tinybrain doctor`: names what is missing, shows no secrets, leaves nothing behind."""
 
 import json
-import shutil
 
 import pytest
 import yaml
@@ -27,7 +26,7 @@ from tinybrain.devnet.token import give_ether
 from tinybrain.engine import native
 from tinybrain.errors import ConfigError, LocalModelError
 from tinybrain.payments.database import Database
-from tinybrain.routing.calibration.assembly import checkpoint_of, open_router
+from tinybrain.routing.calibration.assembly import open_router
 
 WALLET = Account.create()
 OWN = {
@@ -71,11 +70,8 @@ async def test_a_router_of_another_checkpoint_is_a_fault(tmp_path):
         await _router(load_settings(router=tmp_path / "router.json"))
 
 
-async def test_a_checkpoint_without_a_router_is_a_warning_with_the_next_step(tmp_path):
-    files = checkpoint_of(load_settings())
-    for path in (files.weights, files.config, files.tokenizer):
-        shutil.copy(path, tmp_path)
-    found = await _router(load_settings(checkpoint=tmp_path))
+async def test_a_checkpoint_without_a_router_is_a_warning_with_the_next_step(bare_checkpoint):
+    found = await _router(load_settings(checkpoint=bare_checkpoint))
     assert (found.ok, "0.88" in found.text, "Calibrate it" in found.text) == (None, True, True)
 
 

@@ -1,7 +1,5 @@
 """From settings to a gate, with the model that ships and with others."""
 
-import shutil
-
 import pytest
 from worlds import router, world
 
@@ -15,15 +13,6 @@ from tinybrain.routing.calibration.assembly import (
     target_of,
 )
 from tinybrain.routing.gate import Gate
-
-
-@pytest.fixture
-def elsewhere(tmp_path):
-    """A checkpoint without a router."""
-    files = checkpoint_of(load_settings())
-    for path in (files.weights, files.config, files.tokenizer):
-        shutil.copy(path, tmp_path)
-    return tmp_path
 
 
 def test_the_shipped_model_ships_with_its_router_and_the_gate_works():
@@ -46,25 +35,26 @@ def test_a_target_that_the_shipped_model_cannot_reach_is_refused():
         open_gate(load_settings(max_local_error=0.0001))
 
 
-def test_without_a_router_the_least_certain_token_decides(elsewhere):
-    settings = load_settings(checkpoint=elsewhere)
+def test_without_a_router_the_least_certain_token_decides(bare_checkpoint):
+    settings = load_settings(checkpoint=bare_checkpoint)
     assert open_router(settings) is None
     assert open_gate(settings) == Gate()
-    assert open_gate(load_settings(checkpoint=elsewhere, hold_back_tokens=3)).hold_back_tokens == 3
+    other = load_settings(checkpoint=bare_checkpoint, hold_back_tokens=3)
+    assert open_gate(other).hold_back_tokens == 3
 
 
 @pytest.mark.parametrize("target", ["target_escalation_rate", "max_local_error"])
-def test_a_target_without_a_router_is_refused_with_what_to_do(elsewhere, target):
+def test_a_target_without_a_router_is_refused_with_what_to_do(bare_checkpoint, target):
     with pytest.raises(ConfigError, match=r"no calibration.*no router\.json.*Calibrate it"):
-        open_gate(load_settings(checkpoint=elsewhere, **{target: 0.2}))
+        open_gate(load_settings(checkpoint=bare_checkpoint, **{target: 0.2}))
 
 
-def test_a_router_beside_a_checkpoint_or_named_is_taken(elsewhere, tmp_path):
+def test_a_router_beside_a_checkpoint_or_named_is_taken(bare_checkpoint, tmp_path):
     made = router(world())
     made.write(tmp_path / "other.json")
     assert open_router(load_settings(router=tmp_path / "other.json")) == made
-    made.write(elsewhere / "router.json")
-    assert open_router(load_settings(checkpoint=elsewhere)) == made
+    made.write(bare_checkpoint / "router.json")
+    assert open_router(load_settings(checkpoint=bare_checkpoint)) == made
 
 
 def test_a_machine_without_the_checkpoint_takes_the_router_that_is_named(tmp_path, caplog):
@@ -81,10 +71,10 @@ def test_another_window_than_the_calibrated_one_is_refused():
         open_gate(load_settings(hold_back_tokens=4))
 
 
-def test_later_doubt_counts_unless_it_is_switched_off_or_there_is_no_calibration(elsewhere):
+def test_later_doubt_counts_unless_it_is_switched_off_or_there_is_no_calibration(bare_checkpoint):
     assert open_gate(load_settings()).later is not None
     assert open_gate(load_settings(continue_on_doubt=False)).later is None
-    assert open_gate(load_settings(checkpoint=elsewhere)).later is None
+    assert open_gate(load_settings(checkpoint=bare_checkpoint)).later is None
 
 
 def test_no_target_set_is_none():
