@@ -43,6 +43,12 @@ async def test_an_answer_worked_out_unseen_is_measured_as_the_gate_measures_it()
     assert calibrated.tokens == 3
 
 
+async def test_nothing_runs_on_behind_an_answer_that_was_read():
+    model = Scripted("tinychat", [PREFILLED, *tokens("Hi"), Finished("stop", 4, 1)])
+    await drafted(model, PLAIN, Sampling(), 3)
+    assert model.open == 0
+
+
 async def test_an_answer_that_breaks_off_is_told():
     class Broken:
         name = "broken"

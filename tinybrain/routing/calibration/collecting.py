@@ -11,6 +11,7 @@ from tinybrain.chat import Finished, LocalModel, Message, Prefilled, Sampling, T
 from tinybrain.errors import LocalModelError
 from tinybrain.routing.calibration.outcomes import Outcome
 from tinybrain.routing.calibration.questions import Question
+from tinybrain.routing.model_events import closing
 from tinybrain.routing.signals import Signals
 
 GREEDY = Sampling(temperature=0, max_tokens=48)
@@ -87,14 +88,16 @@ async def drafted(
         LocalModelError: The answer broke off.
     """
     prefilled, tokens, text = None, list[Token](), ""
-    async for event in model.generate(messages, sampling):
-        match event:
-            case Prefilled():
-                prefilled = event
-            case Token():
-                tokens.append(event)
-                text += event.text
-            case Finished():
-                signals = Signals.of_opening(tokens, hold_back_tokens, prefilled)
-                return text + event.text, signals
+    events = model.generate(messages, sampling)
+    async with closing(events):
+        async for event in events:
+            match event:
+                case Prefilled():
+                    prefilled = event
+                case Token():
+                    tokens.append(event)
+                    text += event.text
+                case Finished():
+                    signals = Signals.of_opening(tokens, hold_back_tokens, prefilled)
+                    return text + event.text, signals
     raise LocalModelError("The small model's answer broke off.")
