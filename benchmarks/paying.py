@@ -116,7 +116,7 @@ class LocalChain:
 
     def gas_used(self, transaction: str) -> int:
         """Units of gas that a mined transaction took."""
-        return int(self._web3.eth.get_transaction_receipt(transaction)["gasUsed"])  # type: ignore[arg-type]
+        return int(self._web3.eth.get_transaction_receipt(transaction)["gasUsed"])
 
     def _new_gas_key(self) -> str:
         account = Account.create()

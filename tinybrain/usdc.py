@@ -25,8 +25,7 @@ def parse_usdc(value: object) -> Usdc:
         except InvalidOperation:
             raise ValueError(f"{value!r} is no amount; write dollars such as 0.01") from None
     else:
-        # pydantic turns a ValueError into a message for the operator; a TypeError would escape
-        raise ValueError(  # noqa: TRY004
+        raise ValueError(  # noqa: TRY004  # pydantic makes a message of it, not of a TypeError
             f"an amount is an int (atomic USDC) or a string (dollars), not {value!r}"
         )
     if not atomic.is_finite() or atomic != atomic.to_integral_value() or atomic < 0:

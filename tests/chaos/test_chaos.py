@@ -40,7 +40,7 @@ def say(capsys):
 
     def line(text):
         with capsys.disabled():
-            print(f"\n{time.strftime('%H:%M:%S')} {text}", end="", flush=True)  # noqa: T201
+            print(f"\n{time.strftime('%H:%M:%S')} {text}", end="", flush=True)  # noqa: T201  # see above
 
     return line
 

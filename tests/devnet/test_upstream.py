@@ -72,7 +72,7 @@ def text(body):
 def blockrun(devnet, tmp_path, monkeypatch):
     """BlockRun's client; its import writes under the home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    from blockrun_llm import LLMClient  # noqa: PLC0415
+    from blockrun_llm import LLMClient  # noqa: PLC0415  # see above
 
     api = devnet.upstream_url.removesuffix("/v1")
     with LLMClient(private_key(devnet.wallets.caller), api_url=api) as client:

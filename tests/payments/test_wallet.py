@@ -30,8 +30,8 @@ class Store:
     async def unmined(self, wallet):
         return [tx for tx in self.open.values() if tx.wallet == wallet]
 
-    async def mined(self, wallet, nonce, hash):  # noqa: A002
-        self.closed[nonce] = hash
+    async def mined(self, wallet, nonce, tx_hash):
+        self.closed[nonce] = tx_hash
         for tx in [tx for tx in self.open.values() if (tx.wallet, tx.nonce) == (wallet, nonce)]:
             del self.open[tx.hash]
 

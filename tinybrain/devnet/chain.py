@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from web3 import HTTPProvider, Web3
+from web3.types import RPCEndpoint
 
 from tinybrain.devnet.processes import ChildProcess, listens
 from tinybrain.errors import PaymentServiceError
@@ -78,6 +79,6 @@ def control(web3: Web3, method: str, *params: object) -> None:
     Raises:
         PaymentServiceError: anvil refused.
     """
-    response = web3.provider.make_request(f"anvil_{method}", list(params))  # type: ignore[arg-type]
+    response = web3.provider.make_request(RPCEndpoint(f"anvil_{method}"), list(params))
     if "error" in response:
         raise PaymentServiceError(f"anvil_{method}: {response['error']}")

@@ -30,11 +30,11 @@ class NoStore:
     async def record(self, tx: SignedTransaction) -> None:
         """See TransactionStore."""
 
-    async def unmined(self, wallet: str) -> list[SignedTransaction]:  # noqa: ARG002
+    async def unmined(self, wallet: str) -> list[SignedTransaction]:  # noqa: ARG002  # the protocol's
         """See TransactionStore."""
         return []
 
-    async def mined(self, wallet: str, nonce: int, hash: str | None) -> None:  # noqa: A002
+    async def mined(self, wallet: str, nonce: int, tx_hash: str | None) -> None:
         """See TransactionStore."""
 
 

@@ -19,8 +19,8 @@ class CompiledGPT(FastGPT):
         vars(self).update(vars(model))
         # Without the tuning, products with one row are left to libraries.
         options: dict[str, Any] = {"coordinate_descent_tuning": True}
-        self._compiled_project = torch.compile(model._project, options=options)  # noqa: SLF001
-        self._compiled_go_on = torch.compile(model._go_on, options=options)  # noqa: SLF001
+        self._compiled_project = torch.compile(model._project, options=options)  # noqa: SLF001  # its base's
+        self._compiled_go_on = torch.compile(model._go_on, options=options)  # noqa: SLF001  # likewise
 
     def _project(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         return self._compiled_project(*arguments)

@@ -65,7 +65,7 @@ def _repeat(step: Step, times: int) -> None:
 
 def _warm_up(step: Step) -> None:
     # Apart from the current stream, as torch's documentation of graphs wants it.
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         _repeat(step, WARM_UP)
@@ -73,7 +73,7 @@ def _warm_up(step: Step) -> None:
 
 
 def _event(**options: bool) -> torch.cuda.Event:
-    return torch.cuda.Event(**options)  # type: ignore[no-untyped-call]
+    return torch.cuda.Event(**options)  # type: ignore[no-untyped-call]  # torch's
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

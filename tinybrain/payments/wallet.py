@@ -68,7 +68,7 @@ class TransactionStore(Protocol):
         """Those of a wallet whose nonces are open, in the order they were recorded."""
         ...
 
-    async def mined(self, wallet: str, nonce: int, hash: str | None) -> None:  # noqa: A002
+    async def mined(self, wallet: str, nonce: int, tx_hash: str | None) -> None:
         """A nonce is closed: by the transaction of that hash, or (None) by none of ours."""
         ...
 

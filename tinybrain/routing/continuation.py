@@ -70,7 +70,7 @@ class Seam:
         self.restarts = False
         self._shown = shown
         self._words = _words(shown)
-        self._punctuation = PUNCTUATION_AT_END.search(shown.rstrip())[0]  # type: ignore[index]
+        self._punctuation = _first(PUNCTUATION_AT_END, shown.rstrip())
         self._held = ""
         self._echoed: bool | None = None  # None while that is not known
         self._joined = False
@@ -148,7 +148,7 @@ class Seam:
                 return ""
             if self._punctuation and rest.lstrip().startswith(self._punctuation):
                 rest = rest.lstrip().removeprefix(self._punctuation)
-        lead = LEAD.match(rest)[0]  # type: ignore[index]
+        lead = _first(LEAD, rest)
         rest = rest[len(lead) :]
         if not rest or (not final and rest in (".", "..")):
             return ""
@@ -183,6 +183,12 @@ class Seam:
             WANTS_SPACE_BEFORE.match(rest) is not None
             and WANTS_NO_SPACE_AFTER.match(self._shown[-1]) is None
         )
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    """What the pattern finds first in the text, which may be nothing."""
+    found = pattern.search(text)
+    return found[0] if found else ""
 
 
 def _words(text: str) -> list[str]:

@@ -97,10 +97,10 @@ class Signals:
         names = {field.name for field in fields(cls)}
         if unknown := recorded.keys() - names:
             raise ValueError(f"there is no signal {min(unknown)!r}")
-        found = {name: _number(name, recorded.get(name)) for name in names}
+        found: dict[str, Any] = {name: _number(name, recorded.get(name)) for name in names}
         for name in ("min_logprob", "mean_logprob"):
             found[name] = -math.inf if found[name] is None else found[name]
-        return cls(**found | {"tokens": int(found["tokens"] or 0)})  # type: ignore[arg-type]
+        return cls(**found | {"tokens": int(found["tokens"] or 0)})
 
 
 def _known(value: float, otherwise: float) -> float:

@@ -13,6 +13,11 @@ from tinybrain.training.talk import read_jokes, read_talk
 SINGLE_ONLY = frozenset({"units", "month_number", "sum"})
 """Relations that a follow-up in few words does not make sense for."""
 
+SWAPPED = 0.5
+"""The share of pairs of facts about one subject that are asked the other way round."""
+WITHOUT_SMALL_TALK = 0.5
+"""The share of dialogues that could end with small talk and do not."""
+
 
 class Dialogues:
     """Writes dialogues about what is taught."""
@@ -69,7 +74,7 @@ class Dialogues:
             return self._follow_ups()
         first, *others = self._random.choice(self._by_subject)
         second = self._random.choice(others)
-        if self._random.random() < 0.5:  # noqa: PLR2004
+        if self._random.random() < SWAPPED:
             first, second = second, first
         reply = self._knowledge.relations[second.relation].reply(second)
         return [self._ask(first), self._say(self._pronouns[second.relation], reply)]
@@ -111,7 +116,7 @@ class Dialogues:
         return [Exchange(asked, ".", f"{left}+{right}"), Exchange(added.user, ".", total)]
 
     def _small_talk(self, after: str) -> list[Exchange]:
-        if self._random.random() < 0.5:  # noqa: PLR2004
+        if self._random.random() < WITHOUT_SMALL_TALK:
             return []
         intent = self._talk[self._random.choice(self._texts[after])]
         return [self._say(intent.wordings.trained, intent.reply)]

@@ -6,6 +6,7 @@ ONES = (
     *("eighteen", "nineteen"),
 )
 TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+HUNDRED, THOUSAND = 100, 1000
 ROMAN = (
     *((1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L")),
     *((40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I")),
@@ -26,12 +27,12 @@ def in_words(number: int) -> str:
     """A number from 0 to 9,999 in words."""
     if number < len(ONES):
         return ONES[number]
-    if number < 100:  # noqa: PLR2004
+    if number < HUNDRED:
         tens, ones = divmod(number, 10)
         return TENS[tens - 2] + (f"-{ONES[ones]}" if ones else "")
-    unit, name = (1000, "thousand") if number >= 1000 else (100, "hundred")  # noqa: PLR2004
+    unit, name = (THOUSAND, "thousand") if number >= THOUSAND else (HUNDRED, "hundred")
     count, rest = divmod(number, unit)
-    joint = " and " if rest < 100 else " "  # noqa: PLR2004
+    joint = " and " if rest < HUNDRED else " "
     return f"{in_words(count)} {name}" + (f"{joint}{in_words(rest)}" if rest else "")
 
 

@@ -47,7 +47,7 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # there is no closure
         """Change the weights by their gradients."""
-        assert closure is None  # noqa: S101
+        assert closure is None  # noqa: S101  # likewise
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:

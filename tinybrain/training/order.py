@@ -20,6 +20,7 @@ ORDINALS = (
 COMMON_YEAR = 2025
 LARGE_NUMBERS = (*range(110, 1000, 55), *range(1100, 5000, 330))
 ROUND_NUMBERS = frozenset({0, 1, 2, 3, 5, 10, 20, 100})
+LONGEST_SPELLED = 9
 
 
 def order_facts() -> Iterator[Fact]:
@@ -35,9 +36,9 @@ def order_facts() -> Iterator[Fact]:
 
 
 def spelling_facts(words: Sequence[str]) -> Iterator[Fact]:
-    """How words of up to nine letters are spelled."""
+    """How words of up to `LONGEST_SPELLED` letters are spelled."""
     for word in dict.fromkeys(words):
-        if word.isascii() and word.isalpha() and len(word) <= 9:  # noqa: PLR2004
+        if word.isascii() and word.isalpha() and len(word) <= LONGEST_SPELLED:
             yield fact("spelling", word.lower(), "-".join(word.upper()), " ".join(word.upper()))
 
 

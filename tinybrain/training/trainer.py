@@ -80,7 +80,7 @@ class Trainer:
         self._set_lrs()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.recipe.short_floats):
             loss = self._loss(batch.ids.long(), batch.weights, batch.documents)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -21,6 +21,8 @@ from tinybrain.training.talk import read_general, read_talk
 
 WITHOUT_NAMES = frozenset({"units"})
 """Relations whose subject is no single name."""
+BLENDED = 0.5
+"""Of the subjects that are none, the share that is blended where names can be."""
 ASKED_AS_WELL: Mapping[str, str] = {"country_of_capital": "city_country"}
 """Relations whose subjects another one has, too: a capital is a city."""
 
@@ -59,7 +61,7 @@ class Unknown:
         own = self._knowledge.taught[relation.name]
         while True:
             like = self._random.choice(own)
-            if like.subject.replace(" ", "").isalpha() and self._random.random() < 0.5:  # noqa: PLR2004
+            if like.subject.replace(" ", "").isalpha() and self._random.random() < BLENDED:
                 subject = blend(like.subject, self._random.choice(own).subject)
             else:
                 subject = self._random.choice(self._taught).subject

@@ -206,7 +206,7 @@ class MemoryStore:
     async def unmined(self, wallet):
         return list(self.kept.values())
 
-    async def mined(self, wallet, nonce, hash):  # noqa: A002  # the protocol's name
+    async def mined(self, wallet, nonce, tx_hash):
         self.kept = {key: tx for key, tx in self.kept.items() if tx.nonce != nonce}
 
 

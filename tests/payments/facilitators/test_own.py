@@ -121,8 +121,9 @@ class Mining:
 
     async def next_call(self):
         """The data of the first transaction that waits."""
+        pool = self._web3.geth.txpool
         async with asyncio.timeout(5):
-            while not (waiting := self._web3.geth.txpool.content()["pending"]):  # noqa: ASYNC110
+            while not (waiting := pool.content()["pending"]):  # noqa: ASYNC110  # anvil tells nobody
                 await asyncio.sleep(0.01)
         (by_nonce,) = waiting.values()
         return next(iter(by_nonce.values()))["input"]

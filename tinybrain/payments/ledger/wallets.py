@@ -52,13 +52,13 @@ class TransactionBook:
         async with self._database.read() as connection:
             return [_signed(row) for row in (await connection.execute(query)).all()]
 
-    async def mined(self, wallet: str, nonce: int, hash: str | None) -> None:  # noqa: A002  # its name
+    async def mined(self, wallet: str, nonce: int, tx_hash: str | None) -> None:
         """A nonce is closed: by the transaction of that hash, or (None) by none of ours."""
         async with self._database.write() as connection:
             same = self._of(wallet) & (transactions.c.nonce == nonce)
             await change(connection, transactions, same, state="replaced")
             await change(
-                connection, transactions, same & (transactions.c.hash == hash), state="mined"
+                connection, transactions, same & (transactions.c.hash == tx_hash), state="mined"
             )
 
     def _of(self, wallet: str) -> ColumnElement[bool]:

@@ -8,6 +8,9 @@ import unicodedata
 
 MARKS = re.compile(r"(?<=\d)[, ](?=\d{3}(?!\d))|[.,;:!?\"]+(?=\s|$)|[_*`\"]")
 BEGINNING = re.compile(r"(?:(?:it|that|this|is|are|the|a|an|in|on) )*", re.IGNORECASE)
+SYMBOL_LETTERS = 2
+"""So many an element's symbol has at most."""
+
 ENGLISH_SYMBOLS = frozenset(["I", "No", "In", "As", "At", "Be", "He", "Am"])
 """Symbols of elements that are words, too: they only count where no sentence goes on from them."""
 
@@ -24,7 +27,7 @@ def holds(answer: str, accepted: str, *, question: str = "") -> bool:
             re.search(rf"^{accepted}(?: (?:is|has|comes|stands)\b|$)|\b{accepted}$", answer)
             is not None
         )
-    if len(accepted) > 2 or accepted.islower():  # noqa: PLR2004
+    if len(accepted) > SYMBOL_LETTERS or accepted.islower():
         answer, accepted, question = answer.lower(), accepted.lower(), question.lower()
     whole = re.compile(rf"(?<![\w-])(?<!\d\.)(?<!not ){re.escape(accepted)}(?![\w-]|\.\d)")
     if whole.search(question):

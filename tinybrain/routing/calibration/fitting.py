@@ -91,7 +91,7 @@ def fit_scorer(outcomes: Sequence[Outcome], names: Sequence[str]) -> Scorer | No
 
     None where nothing can be learnt: no doubt gets a weight.
     """
-    if not names or len({o.right for o in outcomes}) < 2:  # noqa: PLR2004
+    if not names or len({o.right for o in outcomes}) <= 1:
         return None
     wrong = np.array([not o.right for o in outcomes], dtype=np.float64)
     x = _matrix([o.signals for o in outcomes], names)

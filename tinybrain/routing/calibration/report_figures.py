@@ -30,7 +30,7 @@ def require_matplotlib() -> None:
 def draw(report: Report, path: Path) -> None:
     """Write the reliability diagram, the risk-coverage curve and the AUROCs as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # see above
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415  # likewise
 
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     FigureCanvasAgg(figure)  # which needs no screen
