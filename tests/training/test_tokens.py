@@ -40,14 +40,12 @@ def test_the_model_learns_to_answer_not_what_it_is_given(tokenizer):
 
 
 def test_each_digit_is_a_token_of_its_own():
-    pytest.importorskip("rustbpe", reason="it is of the extra `training`")
     table = train_tokenizer(["12345 12345 12345 the cat the cat"] * 50, vocab_size=269)
     assert len(Tokenizer(table).encode("12345")) == 5
     assert Tokenizer(table).vocab_size == 269
 
 
 def test_a_corpus_too_small_for_the_vocabulary_is_refused():
-    pytest.importorskip("rustbpe", reason="it is of the extra `training`")
     with pytest.raises(ConfigError, match="Ask for a smaller vocabulary"):
         train_tokenizer(["the cat"], vocab_size=4096)
 

@@ -15,8 +15,6 @@ from tinybrain.training.tables import kind_facts, table_facts
 from tinybrain.training.talk import read_general
 from tinybrain.training.wordnet import definition_facts
 
-DEBIAN_WORDNET = Path("/usr/share/wordnet")
-
 
 def own_facts() -> Iterator[Fact]:
     """Facts that need no package and no file of others."""

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 from worlds import outcome, world
 
@@ -27,7 +28,6 @@ def test_calibrating_keeps_the_ranking():
 
 
 def test_the_line_is_the_one_that_the_regression_finds():
-    np = pytest.importorskip("numpy")
     draw = random.Random(3)
     x = [draw.gauss(0, 3) for _ in range(400)]
     wrong = [draw.random() < 1 / (1 + 2.7183 ** -(0.7 * value - 1)) for value in x]
