@@ -4,9 +4,6 @@ from pydantic import ValidationError
 
 
 def first_fault(error: ValidationError) -> tuple[str, str]:
-    """Where the first fault is ("messages.0.role", or "" for the whole) and what it is.
-
-    The value itself is not told: it may be a secret.
-    """
+    """Where the first fault is ("messages.0.role", or "" for the whole) and what it is."""
     fault = error.errors(include_input=False, include_url=False)[0]
     return ".".join(str(part) for part in fault["loc"]), fault["msg"]
