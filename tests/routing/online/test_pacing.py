@@ -32,8 +32,8 @@ def test_a_service_of_minutes_counts_as_one_of_an_hour():
     )
 
 
-@pytest.mark.parametrize("unknown", [{"doubts": 0, "doubted": 0}, {"judged": 0}])
-def test_where_nothing_was_bought_for_doubt_nothing_is_said(unknown):
+@pytest.mark.parametrize("unknown", [{"doubts": 0, "doubted": 0}, {"doubted": 0}, {"judged": 0}])
+def test_where_nothing_was_paid_for_doubt_nothing_is_said(unknown):
     assert affordable(replace(DAY, **unknown), 250_000) is None
 
 

@@ -18,9 +18,9 @@ def affordable(spending: Spending, budget: int) -> float | None:
     """The share of the judged answers that may be bought for doubt within `budget` a day.
 
     What is bought for other reasons comes first, at the pace it has. None where nothing was bought
-    for doubt, so that the cost of one is unknown.
+    for doubt, so that the cost of one is unknown, or it was free.
     """
-    if not spending.doubts or not spending.judged:
+    if not spending.doubted or not spending.judged:
         return None
     days = max(spending.seconds, SHORTEST_S) / DAY_S
     for_doubt = max(0.0, budget - (spending.total - spending.doubted) / days)
