@@ -26,7 +26,7 @@ from tinybrain.devnet.token import give_ether
 from tinybrain.engine import native
 from tinybrain.errors import ConfigError, LocalModelError
 from tinybrain.payments.database import Database
-from tinybrain.routing.calibration.assembly import open_router
+from tinybrain.routing.calibration.assembly import checkpoint_of, open_router
 
 WALLET = Account.create()
 OWN = {
@@ -56,8 +56,9 @@ async def test_missing_kernels_are_a_warning_with_the_next_step(monkeypatch):
 
 async def test_the_router_is_told_in_words_with_what_to_expect_of_it():
     found = await _router(load_settings(max_local_error=0.1))
+    checkpoint = checkpoint_of(load_settings()).digest()
     assert found.ok
-    for told in ("for checkpoint 8acf6c0b71b72cf2", "P(wrong)", "at most 10.0%", "escalated"):
+    for told in (f"for checkpoint {checkpoint}", "P(wrong)", "at most 10.0%", "escalated"):
         assert told in found.text
 
 
@@ -66,7 +67,7 @@ async def test_a_router_of_another_checkpoint_is_a_fault(tmp_path):
     shipped.model_copy(update={"checkpoint": "0" * 16, "report": None}).write(
         tmp_path / "router.json"
     )
-    with pytest.raises(ConfigError, match="not of 8acf6c0b71b72cf2"):
+    with pytest.raises(ConfigError, match=f"not of {checkpoint_of(load_settings()).digest()}"):
         await _router(load_settings(router=tmp_path / "router.json"))
 
 

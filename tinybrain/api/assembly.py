@@ -130,7 +130,8 @@ def _online(
         ended=metrics.audit,
         most_audits=_most_audits(settings),
     )
-    tuner = Tuner.of(cascade.gate, router, target_of(settings) or router.target)
+    target = target_of(settings) or router.target
+    tuner = Tuner.of(cascade.gate, router, target, budget=settings.max_cost_per_day)
     follower = Follower(tuner, book=book, adopt=adopt, metrics=metrics)
     return Online(router.checkpoint, auditor, follower)
 

@@ -215,6 +215,23 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """What was bought in the last 24 hours, paid or reserved, in atomic USDC; and what was judged.
+
+    `doubted` of it went to the `doubts` purchases of answers that a checkpoint's gate found too
+    uncertain, `audits` to checking answers. That gate judged `judged` answers, the first of them
+    `seconds` ago.
+    """
+
+    total: Usdc
+    audits: Usdc
+    doubted: Usdc
+    doubts: int
+    judged: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
     """Whether the small model was right, where it doubted so much. No texts.
 

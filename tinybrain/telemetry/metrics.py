@@ -122,6 +122,9 @@ class Metrics:
         self._threshold = meters.gauge(
             "tinybrain_routing_threshold", "P(wrong) up to which answers are kept", []
         )
+        self._paced = meters.gauge(
+            "tinybrain_routing_paced", "1 while the day's budget sets the threshold, else 0", []
+        )
         self._drift = meters.gauge(
             "tinybrain_routing_drift", "Population stability index of P(wrong)", []
         )
@@ -192,9 +195,13 @@ class Metrics:
         """So many labels of the window say right or wrong."""
         self._labels.set(count, {"source": source, "verdict": verdict})
 
-    def gate(self, *, threshold: float, target: float, kind: str) -> None:
-        """What the gate does now, and what it follows: an escalation_rate or a local_error."""
+    def gate(self, *, threshold: float, target: float, kind: str, is_paced: bool) -> None:
+        """What the gate does now, and what it follows: an escalation_rate or a local_error.
+
+        `is_paced` where the day's budget raised the threshold above that.
+        """
         self._threshold.set(threshold, {})
+        self._paced.set(int(is_paced), {})
         self._target.set(target, {"kind": kind})
 
     def judged(self, *, escalated: float, drift: float) -> None:

@@ -9,9 +9,10 @@ import pytest
 from tinybrain.errors import LedgerUnavailable
 from tinybrain.payments.database import Database
 from tinybrain.payments.ledger.outcomes import OutcomeBook
-from tinybrain.payments.records import AnswerRecord, Charge, Judged, Label
+from tinybrain.payments.records import AnswerRecord, Charge, Judged, Label, Spending
 
 SIGNALS = {"min_logprob": -0.5, "perplexity": None}
+NOTHING = Spending(total=0, audits=0, doubted=0, doubts=0, judged=0, seconds=0.0)
 
 
 @pytest.fixture
@@ -74,9 +75,32 @@ async def test_audits_are_told_from_what_is_sold_on_for_a_day(book, ledger, cloc
     for answer_id in ("ans_1", "aud_2", "aud_3", "audits"):
         bought = await ledger.reserve(new_purchase(1_000, answer_id))
     await ledger.release_purchase(bought, note="refused")
-    assert await book.audit_spend() == 2_000
+    spending = await book.spending("here")
+    assert (spending.total, spending.audits, spending.doubted) == (3_000, 2_000, 0)
     clock.now += 86_400
-    assert await book.audit_spend() == 0
+    assert await book.spending("here") == NOTHING
+
+
+async def test_what_a_checkpoints_gate_doubted_is_told_from_what_else_was_bought(
+    book, ledger, clock, answered, new_answer, new_purchase
+):
+    judged = {"signals": SIGNALS, "checkpoint": "here"}
+    asked = [
+        judged | {"reason": "uncertainty"},
+        judged | {"reason": "uncertainty"},  # nothing bought: the budget refused it
+        judged | {"reason": "declined"},
+        judged | {"reason": "none"},
+        {"reason": "keyword"},
+        judged | {"reason": "uncertainty", "checkpoint": "elsewhere"},
+    ]
+    for number, values in enumerate(asked, start=1):
+        await answered(number, **values)
+        if number not in (2, 4):
+            await ledger.reserve(new_purchase(1_000 * number, new_answer(number).id))
+    clock.now += 10
+    assert await book.spending("here") == Spending(
+        total=15_000, audits=0, doubted=1_000, doubts=1, judged=4, seconds=15.0
+    )
 
 
 async def test_replicas_write_side_by_side(database_url, clock):

@@ -1,6 +1,9 @@
 """A book in memory, with the faults of a real one."""
 
 from tinybrain.errors import LedgerUnavailable
+from tinybrain.payments.records import Spending
+
+NOTHING = Spending(total=0, audits=0, doubted=0, doubts=0, judged=0, seconds=0.0)
 
 
 class MemoryBook:
@@ -9,7 +12,7 @@ class MemoryBook:
     def __init__(self):
         self.kept = []
         self.decided = []
-        self.spend = 0
+        self.spent = NOTHING
         self.fails = False
 
     async def record(self, label):
@@ -24,9 +27,9 @@ class MemoryBook:
         self._check()
         return self.decided[-limit:]
 
-    async def audit_spend(self):
+    async def spending(self, checkpoint):
         self._check()
-        return self.spend
+        return self.spent
 
     def _check(self):
         if self.fails:

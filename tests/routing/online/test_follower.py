@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import prometheus_client
 import pytest
-from books import MemoryBook
+from books import NOTHING, MemoryBook
 from days import decide, doubtful, harder
 from worlds import router, world
 
@@ -17,6 +17,8 @@ from tinybrain.routing.online.follower import Follower
 from tinybrain.routing.online.tuning import Tuner
 from tinybrain.telemetry.metrics import Metrics
 from tinybrain.telemetry.prometheus import PrometheusMeters
+
+BUDGET = 1_000_000
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ class Service:
         self.gate = self.start = calibrated_gate(made, target)
         self.registry = prometheus_client.CollectorRegistry()
         self.follower = Follower(
-            Tuner.of(self.start, made, target),
+            Tuner.of(self.start, made, target, budget=BUDGET),
             book=self.book,
             adopt=lambda gate: setattr(self, "gate", gate),
             metrics=Metrics(PrometheusMeters(self.registry)),
@@ -72,7 +74,7 @@ async def test_two_replicas_and_one_that_restarted_come_to_the_same_gate(made):
 async def test_what_is_measured_is_told(made):
     service = Service(made)
     service.ask(doubtful(500))
-    service.book.spend = 3_000
+    service.book.spent = replace(NOTHING, total=5_000, audits=3_000)
     label = Label(
         checkpoint=made.checkpoint,
         source="audit",
@@ -99,6 +101,24 @@ async def test_what_is_measured_is_told(made):
     assert service.metric("routing_drift") == pytest.approx(told["drift"], abs=1e-4)
     assert service.metric("routing_escalation_rate") == told["escalation_rate"]
     assert service.metric("audit_spend_usdc_atomic") == 3_000
+    assert told["budget"] == {"per_day": BUDGET, "spent": 5_000, "sets_the_threshold": False}
+    assert service.metric("routing_paced") == 0
+
+
+async def test_a_threshold_that_the_budget_sets_is_warned_of_once_and_told(made, caplog):
+    service = Service(made)
+    service.ask(world(1000, seed=5))
+    dear = replace(NOTHING, total=2_000_000, doubted=2_000_000, doubts=500, judged=1000)
+    service.book.spent = replace(dear, seconds=86_400.0)
+    for _ in range(2):
+        await service.follower.look()
+    assert service.gate.opening.max_p_wrong > service.start.opening.max_p_wrong
+    assert service.follower.standing["budget"]["sets_the_threshold"] is True
+    assert service.metric("routing_paced") == 1
+    assert sum("$1.00 of TINYBRAIN_MAX_COST_PER_DAY" in text for text in caplog.messages) == 1
+    service.book.spent = NOTHING
+    await service.follower.look()
+    assert service.metric("routing_paced") == 0
 
 
 async def test_a_threshold_that_moves_is_logged_with_both_values_once(made, caplog):

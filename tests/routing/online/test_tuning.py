@@ -7,7 +7,7 @@ from days import decide, doubtful, harder
 from worlds import declining_world, outcome, router, world
 
 from tinybrain.errors import ConfigError
-from tinybrain.payments.records import Label
+from tinybrain.payments.records import Label, Spending
 from tinybrain.routing.calibration.gates import calibrated_gate, expected
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.online.drift import LIMIT
@@ -23,7 +23,7 @@ def made():
 
 
 def tuner(made, target):
-    return Tuner.of(calibrated_gate(made, target), made, target)
+    return Tuner.of(calibrated_gate(made, target), made, target, budget=1_000_000)
 
 
 def labelled(outcomes, probability=0.03):
@@ -168,3 +168,46 @@ def test_other_questions_are_told_as_drift(made):
     assert found.service(decide(found.start, world(600, seed=5))).drift < LIMIT
     assert found.service(decide(found.start, doubtful(600))).drift > LIMIT
     assert found.service(decide(found.start, doubtful(199))) == (199, None, None)
+
+
+def day(*, doubts, cost=1_000, other=0):
+    return Spending(
+        total=doubts * cost + other,
+        audits=0,
+        doubted=doubts * cost,
+        doubts=doubts,
+        judged=4_000,
+        seconds=86_400.0,
+    )
+
+
+def test_what_the_budget_cannot_pay_for_is_kept_but_what_is_most_in_doubt(made):
+    found = tuner(made, RATE)
+    judged = decide(found.start, world(2000, seed=5))
+    paced = found.paced(found.start, judged, day(doubts=2_000, other=400_000))
+    admitted = [Signals.read(each.signals) for each in judged if each.reason != "out_of_scope"]
+    doubted = [signals for signals in admitted if not paced.judge_opening(signals).passes]
+    # $1 less $0.40 for other reasons: 600 of the 4,000 a day
+    assert len(doubted) / len(judged) == pytest.approx(600 / 4_000, abs=0.01)
+    assert paced.later.max_p_wrong >= paced.opening.max_p_wrong
+
+
+def test_a_budget_that_suffices_changes_nothing(made):
+    found = tuner(made, RATE)
+    judged = decide(found.start, world(2000, seed=5))
+    assert found.paced(found.start, judged, day(doubts=2_000, cost=400)) is found.start
+
+
+def test_a_budget_too_small_for_anything_does_not_let_everything_through(made):
+    found = tuner(made, RATE)
+    judged = decide(found.start, world(2000, seed=5))
+    paced = found.paced(found.start, judged, day(doubts=10, other=2_000_000))
+    rates = expected(paced, made.outcomes)
+    dropped = (rates.escalated - rates.at_prefill) / (1 - rates.at_prefill)
+    assert dropped == pytest.approx(1 - BOLDEST, abs=0.01)
+
+
+def test_fewer_than_two_hundred_judged_answers_are_not_paced(made):
+    found = tuner(made, RATE)
+    judged = decide(found.start, world(199, seed=5))
+    assert found.paced(found.start, judged, day(doubts=2_000)) is found.start

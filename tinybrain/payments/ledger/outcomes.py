@@ -11,11 +11,13 @@ from sqlalchemy import func, insert, select
 from tinybrain.payments.database import Database
 from tinybrain.payments.ledger.part import values_of
 from tinybrain.payments.ledger.purchases import DAY_MS, is_audit
-from tinybrain.payments.records import Judged, Label, PurchaseState
+from tinybrain.payments.records import Judged, Label, PurchaseState, Spending
 from tinybrain.payments.schema import answers, outcomes, purchases
 from tinybrain.usdc import Usdc
 
 LABEL = ("checkpoint", "source", "signals", "is_declined", "is_right", "probability")
+DOUBTED = "uncertainty"
+"""The reason of an answer whose opening the gate dropped."""
 
 
 class OutcomeBook:
@@ -60,12 +62,34 @@ class OutcomeBook:
             rows = (await connection.execute(query)).all()
         return [Judged(row.signals, row.reason) for row in rows]
 
-    async def audit_spend(self) -> Usdc:
-        """What audits cost in the last 24 hours, paid or reserved."""
-        query = select(func.sum(purchases.c.amount)).where(
-            is_audit(),
-            purchases.c.state != PurchaseState.RELEASED,
-            purchases.c.created_ms > int(self._clock() * 1000) - DAY_MS,
+    async def spending(self, checkpoint: str) -> Spending:
+        """What the last 24 hours cost, and how much of it a checkpoint's gate decided."""
+        now = int(self._clock() * 1000)
+        is_doubted = (answers.c.checkpoint == checkpoint) & (answers.c.reason == DOUBTED)
+        amount = purchases.c.amount
+        bought = (
+            select(
+                func.sum(amount).label("total"),
+                func.sum(amount).filter(is_audit()).label("audits"),
+                func.sum(amount).filter(is_doubted).label("doubted"),
+                func.count(amount).filter(is_doubted).label("doubts"),
+            )
+            .select_from(purchases.outerjoin(answers, answers.c.id == purchases.c.answer_id))
+            .where(
+                purchases.c.state != PurchaseState.RELEASED, purchases.c.created_ms > now - DAY_MS
+            )
+        )
+        judged = select(func.count(answers.c.id), func.min(answers.c.created_ms)).where(
+            answers.c.checkpoint == checkpoint, answers.c.created_ms > now - DAY_MS
         )
         async with self._database.read() as connection:
-            return Usdc(int(await connection.scalar(query) or 0))
+            sums = (await connection.execute(bought)).one()
+            count, first_ms = (await connection.execute(judged)).one()
+        return Spending(
+            total=Usdc(int(sums.total or 0)),
+            audits=Usdc(int(sums.audits or 0)),
+            doubted=Usdc(int(sums.doubted or 0)),
+            doubts=sums.doubts,
+            judged=count,
+            seconds=(now - first_ms) / 1000 if count else 0.0,
+        )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from tinybrain.payments.records import Judged, Label
+from tinybrain.payments.records import Judged, Label, Spending
 
 
 class Book(Protocol):
@@ -20,6 +20,6 @@ class Book(Protocol):
         """The latest answers that a checkpoint's gate judged."""
         ...
 
-    async def audit_spend(self) -> int:
-        """What audits cost in the last 24 hours, in atomic USDC."""
+    async def spending(self, checkpoint: str) -> Spending:
+        """What the last 24 hours cost, and how much of it a checkpoint's gate decided."""
         ...

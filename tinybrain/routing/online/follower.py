@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinybrain.errors import ConfigError, TinyBrainError
-from tinybrain.payments.records import Judged, Label
+from tinybrain.payments.records import Judged, Label, Spending
 from tinybrain.routing.gate import Gate
 from tinybrain.routing.online.book import Book
 from tinybrain.routing.online.drift import LIMIT
 from tinybrain.routing.online.tuning import NEWEST, Service, Tuner
 from tinybrain.telemetry.metrics import Metrics
+from tinybrain.usdc import format_usdc
 
 PERIOD_S = 300.0
 TOLD_FROM = 0.01
@@ -38,8 +39,8 @@ class Follower:
         self._adopt = adopt
         self._metrics = metrics
         self._period_s = period_s
-        self._gate = self._told = tuner.start
-        self._refused = self._drifted = False
+        self._on_target = self._gate = self._told = tuner.start
+        self._refused = self._drifted = self._is_paced = False
         self.standing: dict[str, Any] = {}  # what /stats tells; empty before the first look
 
     async def run(self) -> None:
@@ -62,30 +63,45 @@ class Follower:
         checkpoint = self._tuner.router.checkpoint
         judged = await self._book.judged(checkpoint, limit=NEWEST)
         labels = await self._book.labels(checkpoint, limit=NEWEST)
-        spend = await self._book.audit_spend()
+        spending = await self._book.spending(checkpoint)
         # Streams go on meanwhile: full windows take some tenths of a second.
-        await asyncio.to_thread(self._tune, judged, labels)
+        await asyncio.to_thread(self._tune, judged, labels, spending)
         service = await asyncio.to_thread(self._tuner.service, judged)
         self._adopt(self._gate)
         self._tell_move()
+        self._tell_pace()
         self._tell_drift(service.drift)
-        self._tell(service, labels, spend)
+        self._tell(service, labels, spending)
 
-    def _tune(self, judged: Sequence[Judged], labels: Sequence[Label]) -> None:
+    def _tune(self, judged: Sequence[Judged], labels: Sequence[Label], spending: Spending) -> None:
         try:
-            self._gate = self._tuner.gate(judged, labels)
+            self._on_target = self._tuner.gate(judged, labels)
         except ConfigError as error:
             if not self._refused:
                 logger.warning("The gate stays as it is, on %d labels: %s", len(labels), error)
             self._refused = True
         else:
             self._refused = False
+        self._gate = self._tuner.paced(self._on_target, judged, spending)
 
     def _tell_move(self) -> None:
         before, now = self._told.opening.max_p_wrong, self._gate.opening.max_p_wrong
         if abs(now - before) >= TOLD_FROM:
             logger.info("The gate's threshold on P(wrong) moved from %.3f to %.3f.", before, now)
             self._told = self._gate
+
+    def _tell_pace(self) -> None:
+        is_paced = self._gate != self._on_target
+        if is_paced and not self._is_paced:
+            logger.warning(
+                "Answers are kept up to a P(wrong) of %.3f instead of %.3f: more are in doubt than "
+                "the %s of TINYBRAIN_MAX_COST_PER_DAY pay for, and those most in doubt come "
+                "first. Raise it, or expect more wrong answers.",
+                self._gate.opening.max_p_wrong,
+                self._on_target.opening.max_p_wrong,
+                format_usdc(self._tuner.budget),
+            )
+        self._is_paced = is_paced
 
     def _tell_drift(self, drift: float | None) -> None:
         drifted = drift is not None and drift > LIMIT
@@ -99,7 +115,7 @@ class Follower:
             )
         self._drifted = drifted
 
-    def _tell(self, service: Service, labels: Sequence[Label], spend: int) -> None:
+    def _tell(self, service: Service, labels: Sequence[Label], spending: Spending) -> None:
         target = self._tuner.target
         kind = "escalation_rate" if target.escalation_rate is not None else "local_error"
         aim = target.escalation_rate or target.max_local_error or 0.0
@@ -108,8 +124,8 @@ class Follower:
         for source in ("audit", "escalated"):
             for verdict in ("right", "wrong"):
                 self._metrics.labels(source, verdict, counts[source, verdict])
-        self._metrics.gate(threshold=threshold, target=aim, kind=kind)
-        self._metrics.audit_spend(spend)
+        self._metrics.gate(threshold=threshold, target=aim, kind=kind, is_paced=self._is_paced)
+        self._metrics.audit_spend(spending.audits)
         if service.escalated is not None and service.drift is not None:
             self._metrics.judged(escalated=service.escalated, drift=service.drift)
         self.standing = {
@@ -123,7 +139,12 @@ class Follower:
                 source: {v: counts[source, v] for v in ("right", "wrong")}
                 for source in ("audit", "escalated")
             },
-            "audit_spend": spend,
+            "audit_spend": spending.audits,
+            "budget": {
+                "per_day": self._tuner.budget,
+                "spent": spending.total,
+                "sets_the_threshold": self._is_paced,
+            },
         }
 
 

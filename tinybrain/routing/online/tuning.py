@@ -1,4 +1,4 @@
-"""From what the ledger holds to the gate: the threshold that keeps to the target now.
+"""From what the ledger holds to the gate: the threshold that keeps to target and budget now.
 
 A function of the rows alone, so every replica comes to the same gate, and a restart loses nothing.
 """
@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tinybrain.payments.records import Judged, Label
+from tinybrain.payments.records import Judged, Label, Spending
 from tinybrain.routing.calibration.gates import later_limit, opening_limit, self_test
 from tinybrain.routing.calibration.outcomes import FEWEST, FEWEST_OF_A_LABEL, Outcome, answered
 from tinybrain.routing.calibration.platt import platt
 from tinybrain.routing.calibration.router import Router
 from tinybrain.routing.calibration.scorer import Scorer
 from tinybrain.routing.calibration.target import Target
-from tinybrain.routing.gate import Gate, Limit
+from tinybrain.routing.gate import Estimate, Gate, Limit
 from tinybrain.routing.online.drift import Reference
 from tinybrain.routing.online.labels import representative
+from tinybrain.routing.online.pacing import affordable, lowest_threshold
 from tinybrain.routing.signals import Signals
 
 NEWEST = 2_000
@@ -51,9 +52,11 @@ class Tuner:
     reference: Reference
     boldest: Signals
     """Of the calibration's openings, the last in doubt that may ever be released."""
+    budget: int
+    """Atomic USDC that may be spent a day, on everything that is bought."""
 
     @classmethod
-    def of(cls, start: Gate, router: Router, target: Target) -> "Tuner":
+    def of(cls, start: Gate, router: Router, target: Target, *, budget: int) -> "Tuner":
         """Read the router's outcomes once."""
         outcomes = router.outcomes
         p_wrong = [
@@ -63,7 +66,7 @@ class Tuner:
             for o in outcomes
         ]
         boldest = outcomes[_boldest(p_wrong, start.opening.max_p_wrong)].signals
-        return cls(start, router, target, outcomes, Reference(p_wrong), boldest)
+        return cls(start, router, target, outcomes, Reference(p_wrong), boldest, budget)
 
     def gate(self, judged: Sequence[Judged], labels: Sequence[Label]) -> Gate:
         """The gate of now; the one of the start where there is too little to learn from.
@@ -83,18 +86,34 @@ class Tuner:
             if len(judged) < FEWEST:
                 return self.start
             scorer = scorer or self.router.opening
-            threshold = self.target.threshold(_p_wrong(scorer, judged), [])
+            threshold = self.target.threshold(_p_wrong(scorer.p_wrong, judged), [])
             opening = Limit(estimate=scorer.p_wrong, max_p_wrong=threshold)
         elif scorer is not None:
             opening = opening_limit(scorer, self.start.prefill, self.target, sample)
         else:
             return self.start
+        gate = self._opened(opening)
+        self_test(gate, self.outcomes)
+        return gate
+
+    def paced(self, gate: Gate, judged: Sequence[Judged], spending: Spending) -> Gate:
+        """The gate whose purchases the day's budget pays for, the most doubtful questions first.
+
+        The same gate where the budget suffices, or too little was judged or bought to tell. Not
+        above the cap of `gate`: what is left is up to the limits on money.
+        """
+        share = affordable(spending, self.budget)
+        if share is None or len(judged) < FEWEST:
+            return gate
+        lowest = lowest_threshold(_p_wrong(gate.opening.estimate, judged), share)
+        paced = self._opened(replace(gate.opening, max_p_wrong=lowest))
+        return paced if paced.opening.max_p_wrong > gate.opening.max_p_wrong else gate
+
+    def _opened(self, opening: Limit) -> Gate:
         cap = opening.estimate(self.boldest)
         opening = replace(opening, max_p_wrong=min(opening.max_p_wrong, cap))
         later = self.start.later and later_limit(opening)
-        gate = replace(self.start, opening=opening, later=later)
-        self_test(gate, self.outcomes)
-        return gate
+        return replace(self.start, opening=opening, later=later)
 
     def service(self, judged: Sequence[Judged]) -> Service:
         """What these answers tell of the service."""
@@ -102,7 +121,7 @@ class Tuner:
         if n < FEWEST:
             return Service(n, None, None)
         escalated = sum(answer.reason != KEPT for answer in judged) / n
-        p_wrong = _p_wrong(self.router.opening, judged, OPENED)
+        p_wrong = _p_wrong(self.router.opening.p_wrong, judged, OPENED)
         return Service(n, escalated, self.reference.stability(p_wrong))
 
     def _recalibrated(self, sample: Sequence[Outcome]) -> Scorer | None:
@@ -120,10 +139,10 @@ def _boldest(p_wrong: Sequence[float], threshold: float) -> int:
 
 
 def _p_wrong(
-    scorer: Scorer, judged: Sequence[Judged], reasons: Sequence[str] = JUDGED_BY_OPENING
+    estimate: Estimate, judged: Sequence[Judged], reasons: Sequence[str] = JUDGED_BY_OPENING
 ) -> list[float]:
     """Infinite where the question was escalated for another of the reasons."""
     return [
-        scorer.p_wrong(Signals.read(answer.signals)) if answer.reason in reasons else math.inf
+        estimate(Signals.read(answer.signals)) if answer.reason in reasons else math.inf
         for answer in judged
     ]
