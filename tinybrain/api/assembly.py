@@ -131,9 +131,16 @@ def _online(
         most_audits=_most_audits(settings),
     )
     target = target_of(settings) or router.target
-    tuner = Tuner.of(cascade.gate, router, target, budget=settings.max_cost_per_day)
+    tuner = Tuner.of(cascade.gate, router, target, budget=_budget_per_day(settings))
     follower = Follower(tuner, book=book, adopt=adopt, metrics=metrics)
     return Online(router.checkpoint, auditor, follower)
+
+
+def _budget_per_day(settings: Settings) -> int:
+    """What the caps leave for a day; there is one provider."""
+    return min(
+        settings.max_cost_per_day, settings.max_cost_per_provider, 24 * settings.max_cost_per_hour
+    )
 
 
 def _most_audits(settings: Settings) -> int | None:

@@ -218,14 +218,15 @@ class Judged:
 class Spending:
     """What was bought in the last 24 hours, paid or reserved, in atomic USDC; and what was judged.
 
-    `doubted` of it went to the `doubts` purchases of answers that a checkpoint's gate found too
-    uncertain, `audits` to checking answers. That gate judged `judged` answers, the first of them
-    `seconds` ago.
+    `total` is of everything, `audits` of checking answers. The others are of the last `seconds`:
+    a day, or since a checkpoint's gate judged its first answer. In them it judged `judged` answers,
+    `doubted` was paid for the `doubts` that it found too uncertain, and `others` for all else.
     """
 
     total: Usdc
     audits: Usdc
     doubted: Usdc
+    others: Usdc
     doubts: int
     judged: int
     seconds: float

@@ -12,7 +12,7 @@ from tinybrain.payments.ledger.outcomes import OutcomeBook
 from tinybrain.payments.records import AnswerRecord, Charge, Judged, Label, Spending
 
 SIGNALS = {"min_logprob": -0.5, "perplexity": None}
-NOTHING = Spending(total=0, audits=0, doubted=0, doubts=0, judged=0, seconds=0.0)
+NOTHING = Spending(total=0, audits=0, doubted=0, others=0, doubts=0, judged=0, seconds=0.0)
 
 
 @pytest.fixture
@@ -97,10 +97,30 @@ async def test_what_a_checkpoints_gate_doubted_is_told_from_what_else_was_bought
         await answered(number, **values)
         if number not in (2, 4):
             await ledger.reserve(new_purchase(1_000 * number, new_answer(number).id))
+    await ledger.reserve(new_purchase(500, new_answer(1).id))  # for its second choice
     clock.now += 10
     assert await book.spending("here") == Spending(
-        total=15_000, audits=0, doubted=1_000, doubts=1, judged=4, seconds=15.0
+        total=15_500, audits=0, doubted=1_500, others=14_000, doubts=1, judged=4, seconds=15.0
     )
+
+
+async def test_what_was_bought_before_a_gate_judged_anything_says_nothing_of_it(
+    book, ledger, clock, answered, new_purchase
+):
+    await ledger.reserve(new_purchase(9_000, ""))
+    await answered(1, reason="none", signals=SIGNALS, checkpoint="here")
+    clock.now += 5
+    spending = await book.spending("here")
+    assert (spending.total, spending.others, spending.seconds) == (9_000, 0, 5.0)
+
+
+async def test_a_gate_that_rested_for_a_day_is_not_young(book, clock, answered):
+    for number in (1, 2):
+        await answered(number, reason="none", signals=SIGNALS, checkpoint="here")
+        clock.now += 100_000
+    clock.now -= 99_990
+    spending = await book.spending("here")
+    assert (spending.judged, spending.seconds) == (1, 86_400.0)
 
 
 async def test_replicas_write_side_by_side(database_url, clock):

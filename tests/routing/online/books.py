@@ -3,7 +3,7 @@
 from tinybrain.errors import LedgerUnavailable
 from tinybrain.payments.records import Spending
 
-NOTHING = Spending(total=0, audits=0, doubted=0, doubts=0, judged=0, seconds=0.0)
+NOTHING = Spending(total=0, audits=0, doubted=0, others=0, doubts=0, judged=0, seconds=0.0)
 
 
 class MemoryBook:

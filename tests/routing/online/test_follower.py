@@ -107,17 +107,20 @@ async def test_what_is_measured_is_told(made):
 
 async def test_a_threshold_that_the_budget_sets_is_warned_of_once_and_told(made, caplog):
     service = Service(made)
-    service.ask(world(1000, seed=5))
+    service.ask(harder(1000))
+    await service.follower.look()
+    on_target = service.gate
     dear = replace(NOTHING, total=2_000_000, doubted=2_000_000, doubts=500, judged=1000)
     service.book.spent = replace(dear, seconds=86_400.0)
     for _ in range(2):
         await service.follower.look()
-    assert service.gate.opening.max_p_wrong > service.start.opening.max_p_wrong
+    assert service.gate.opening.max_p_wrong > on_target.opening.max_p_wrong + 0.01
     assert service.follower.standing["budget"]["sets_the_threshold"] is True
     assert service.metric("routing_paced") == 1
-    assert sum("$1.00 of TINYBRAIN_MAX_COST_PER_DAY" in text for text in caplog.messages) == 1
+    assert sum("$1.00 a day" in text for text in caplog.messages) == 1
     service.book.spent = NOTHING
     await service.follower.look()
+    assert service.gate == on_target != service.start
     assert service.metric("routing_paced") == 0
 
 

@@ -9,7 +9,9 @@ import pytest
 from tinybrain.payments.records import Spending
 from tinybrain.routing.online.pacing import DAY_S, affordable, lowest_threshold
 
-DAY = Spending(total=500_000, audits=0, doubted=500_000, doubts=500, judged=1_000, seconds=DAY_S)
+DAY = Spending(
+    total=500_000, audits=0, doubted=500_000, others=0, doubts=500, judged=1_000, seconds=DAY_S
+)
 
 
 def test_the_share_is_what_the_budget_buys_of_the_judged():
@@ -17,8 +19,8 @@ def test_the_share_is_what_the_budget_buys_of_the_judged():
 
 
 def test_what_is_bought_for_other_reasons_comes_first():
-    assert affordable(replace(DAY, total=600_000), 250_000) == pytest.approx(0.15)
-    assert affordable(replace(DAY, total=900_000), 250_000) == 0
+    assert affordable(replace(DAY, others=100_000), 250_000) == pytest.approx(0.15)
+    assert affordable(replace(DAY, others=400_000), 250_000) == 0
 
 
 def test_a_young_service_is_told_on_to_a_day():
@@ -30,6 +32,11 @@ def test_a_service_of_minutes_counts_as_one_of_an_hour():
     assert affordable(replace(DAY, seconds=5.0), 250_000) == affordable(
         replace(DAY, seconds=3_600.0), 250_000
     )
+
+
+def test_where_everything_goes_to_other_reasons_no_doubt_is_affordable_whatever_it_costs():
+    spent = replace(DAY, others=250_000, doubted=0, doubts=0)
+    assert affordable(spent, 250_000) == 0
 
 
 @pytest.mark.parametrize("unknown", [{"doubts": 0, "doubted": 0}, {"doubted": 0}, {"judged": 0}])

@@ -170,11 +170,12 @@ def test_other_questions_are_told_as_drift(made):
     assert found.service(decide(found.start, doubtful(199))) == (199, None, None)
 
 
-def day(*, doubts, cost=1_000, other=0):
+def day(*, doubts, cost=1_000, others=0):
     return Spending(
-        total=doubts * cost + other,
+        total=doubts * cost + others,
         audits=0,
         doubted=doubts * cost,
+        others=others,
         doubts=doubts,
         judged=4_000,
         seconds=86_400.0,
@@ -184,7 +185,7 @@ def day(*, doubts, cost=1_000, other=0):
 def test_what_the_budget_cannot_pay_for_is_kept_but_what_is_most_in_doubt(made):
     found = tuner(made, RATE)
     judged = decide(found.start, world(2000, seed=5))
-    paced = found.paced(found.start, judged, day(doubts=2_000, other=400_000))
+    paced = found.paced(found.start, judged, day(doubts=2_000, others=400_000))
     admitted = [Signals.read(each.signals) for each in judged if each.reason != "out_of_scope"]
     doubted = [signals for signals in admitted if not paced.judge_opening(signals).passes]
     # $1 less $0.40 for other reasons: 600 of the 4,000 a day
@@ -201,7 +202,7 @@ def test_a_budget_that_suffices_changes_nothing(made):
 def test_a_budget_too_small_for_anything_does_not_let_everything_through(made):
     found = tuner(made, RATE)
     judged = decide(found.start, world(2000, seed=5))
-    paced = found.paced(found.start, judged, day(doubts=10, other=2_000_000))
+    paced = found.paced(found.start, judged, day(doubts=10, others=2_000_000))
     rates = expected(paced, made.outcomes)
     dropped = (rates.escalated - rates.at_prefill) / (1 - rates.at_prefill)
     assert dropped == pytest.approx(1 - BOLDEST, abs=0.01)
@@ -211,3 +212,23 @@ def test_fewer_than_two_hundred_judged_answers_are_not_paced(made):
     found = tuner(made, RATE)
     judged = decide(found.start, world(199, seed=5))
     assert found.paced(found.start, judged, day(doubts=2_000)) is found.start
+
+
+def test_what_was_decided_under_a_budget_leads_to_the_same_threshold(made):
+    """The pacing cannot swing: it is of what was measured, not of who was bought."""
+    found = tuner(made, RATE)
+    first = found.paced(found.start, decide(found.start, world(2000, seed=5)), day(doubts=2_000))
+    again = decide(first, world(2000, seed=5))
+    bought = sum(each.reason == "uncertainty" for each in again)
+    assert found.paced(found.start, again, day(doubts=2 * bought)) == first
+
+
+def test_a_recalibrated_gate_is_paced_by_its_own_estimate(made):
+    found = tuner(made, Target(max_local_error=0.1))
+    judged = decide(found.start, world(2000, seed=5))
+    gate = found.gate([], labelled(doubtful(1000)))
+    paced = found.paced(gate, judged, day(doubts=2_000, others=400_000))
+    admitted = [Signals.read(each.signals) for each in judged if each.reason != "out_of_scope"]
+    dropped = sum(not paced.judge_opening(signals).passes for signals in admitted)
+    assert paced.opening.estimate == gate.opening.estimate != made.opening.p_wrong
+    assert dropped / len(judged) == pytest.approx(600 / 4_000, abs=0.01)

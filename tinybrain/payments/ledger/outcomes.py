@@ -5,8 +5,9 @@ No money moves here, and no texts are kept.
 
 import time
 from collections.abc import Callable
+from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import ColumnElement, Select, func, insert, select
 
 from tinybrain.payments.database import Database
 from tinybrain.payments.ledger.part import values_of
@@ -65,31 +66,38 @@ class OutcomeBook:
     async def spending(self, checkpoint: str) -> Spending:
         """What the last 24 hours cost, and how much of it a checkpoint's gate decided."""
         now = int(self._clock() * 1000)
-        is_doubted = (answers.c.checkpoint == checkpoint) & (answers.c.reason == DOUBTED)
-        amount = purchases.c.amount
-        bought = (
-            select(
-                func.sum(amount).label("total"),
-                func.sum(amount).filter(is_audit()).label("audits"),
-                func.sum(amount).filter(is_doubted).label("doubted"),
-                func.count(amount).filter(is_doubted).label("doubts"),
-            )
-            .select_from(purchases.outerjoin(answers, answers.c.id == purchases.c.answer_id))
-            .where(
-                purchases.c.state != PurchaseState.RELEASED, purchases.c.created_ms > now - DAY_MS
-            )
-        )
-        judged = select(func.count(answers.c.id), func.min(answers.c.created_ms)).where(
-            answers.c.checkpoint == checkpoint, answers.c.created_ms > now - DAY_MS
-        )
+        of_gate = answers.c.checkpoint == checkpoint
+        first = select(func.min(answers.c.created_ms)).where(of_gate)
         async with self._database.read() as connection:
-            sums = (await connection.execute(bought)).one()
-            count, first_ms = (await connection.execute(judged)).one()
+            since = max(now - DAY_MS, await connection.scalar(first) or now)
+            judged = select(func.count()).where(of_gate, answers.c.created_ms >= since)
+            count = await connection.scalar(judged) or 0
+            sums = (await connection.execute(_bought(of_gate, now - DAY_MS, since))).one()
+        doubted = int(sums.doubted or 0)
         return Spending(
             total=Usdc(int(sums.total or 0)),
             audits=Usdc(int(sums.audits or 0)),
-            doubted=Usdc(int(sums.doubted or 0)),
+            doubted=Usdc(doubted),
+            others=Usdc(int(sums.since or 0) - doubted),
             doubts=sums.doubts,
             judged=count,
-            seconds=(now - first_ms) / 1000 if count else 0.0,
+            seconds=(now - since) / 1000,
         )
+
+
+def _bought(of_gate: ColumnElement[bool], day_began: int, since: int) -> Select[Any]:
+    """Sums over a day's purchases; an audit is of no answer, which makes its conditions null."""
+    amount = purchases.c.amount
+    is_since = purchases.c.created_ms >= since
+    is_doubted = of_gate & (answers.c.reason == DOUBTED) & is_since
+    return (
+        select(
+            func.sum(amount).label("total"),
+            func.sum(amount).filter(is_audit()).label("audits"),
+            func.sum(amount).filter(is_since).label("since"),
+            func.sum(amount).filter(is_doubted).label("doubted"),
+            func.count(answers.c.id.distinct()).filter(is_doubted).label("doubts"),
+        )
+        .select_from(purchases.outerjoin(answers, answers.c.id == purchases.c.answer_id))
+        .where(purchases.c.state != PurchaseState.RELEASED, purchases.c.created_ms > day_began)
+    )

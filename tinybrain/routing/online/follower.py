@@ -17,7 +17,7 @@ from tinybrain.usdc import format_usdc
 
 PERIOD_S = 300.0
 TOLD_FROM = 0.01
-"""A threshold that moved by less is not worth a line in the log."""
+"""A threshold that moved by less is not worth a word."""
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +91,16 @@ class Follower:
             self._told = self._gate
 
     def _tell_pace(self) -> None:
-        is_paced = self._gate != self._on_target
+        aim, now = self._on_target.opening.max_p_wrong, self._gate.opening.max_p_wrong
+        is_paced = now - aim >= TOLD_FROM
         if is_paced and not self._is_paced:
             logger.warning(
                 "Answers are kept up to a P(wrong) of %.3f instead of %.3f: more are in doubt than "
-                "the %s of TINYBRAIN_MAX_COST_PER_DAY pay for, and those most in doubt come "
-                "first. Raise it, or expect more wrong answers.",
-                self._gate.opening.max_p_wrong,
-                self._on_target.opening.max_p_wrong,
+                "%s a day pay for, the least of TINYBRAIN_MAX_COST_PER_DAY, "
+                "TINYBRAIN_MAX_COST_PER_PROVIDER and 24 times TINYBRAIN_MAX_COST_PER_HOUR. Those "
+                "most in doubt come first. Raise it, or expect more wrong answers.",
+                now,
+                aim,
                 format_usdc(self._tuner.budget),
             )
         self._is_paced = is_paced

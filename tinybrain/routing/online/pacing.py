@@ -17,13 +17,15 @@ SHORTEST_S = 3_600.0
 def affordable(spending: Spending, budget: int) -> float | None:
     """The share of the judged answers that may be bought for doubt within `budget` a day.
 
-    What is bought for other reasons comes first, at the pace it has. None where nothing was bought
-    for doubt, so that the cost of one is unknown, or it was free.
+    What is bought for other reasons comes first, at the pace it has. None where that leaves money,
+    and what it buys is unknown or free.
     """
+    days = max(spending.seconds, SHORTEST_S) / DAY_S
+    for_doubt = max(0.0, budget - spending.others / days)
+    if not for_doubt:
+        return 0.0
     if not spending.doubted or not spending.judged:
         return None
-    days = max(spending.seconds, SHORTEST_S) / DAY_S
-    for_doubt = max(0.0, budget - (spending.total - spending.doubted) / days)
     cost = spending.doubted / spending.doubts
     return for_doubt / (cost * spending.judged / days)
 

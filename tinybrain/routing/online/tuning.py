@@ -1,6 +1,7 @@
 """From what the ledger holds to the gate: the threshold that keeps to target and budget now.
 
-A function of the rows alone, so every replica comes to the same gate, and a restart loses nothing.
+A function of the rows and, for the budget, the hour: every replica comes to the same gate, and a
+restart loses nothing.
 """
 
 import math
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from tinybrain.errors import ConfigError
 from tinybrain.payments.records import Judged, Label, Spending
 from tinybrain.routing.calibration.gates import later_limit, opening_limit, self_test
 from tinybrain.routing.calibration.outcomes import FEWEST, FEWEST_OF_A_LABEL, Outcome, answered
@@ -99,15 +101,22 @@ class Tuner:
     def paced(self, gate: Gate, judged: Sequence[Judged], spending: Spending) -> Gate:
         """The gate whose purchases the day's budget pays for, the most doubtful questions first.
 
-        The same gate where the budget suffices, or too little was judged or bought to tell. Not
-        above the cap of `gate`: what is left is up to the limits on money.
+        The same gate where the budget suffices, or too little was judged or bought to tell, or
+        where it would keep every one of the calibration's openings. Not above the cap of `gate`:
+        what is left is up to the limits on money.
         """
         share = affordable(spending, self.budget)
         if share is None or len(judged) < FEWEST:
             return gate
         lowest = lowest_threshold(_p_wrong(gate.opening.estimate, judged), share)
         paced = self._opened(replace(gate.opening, max_p_wrong=lowest))
-        return paced if paced.opening.max_p_wrong > gate.opening.max_p_wrong else gate
+        if paced.opening.max_p_wrong <= gate.opening.max_p_wrong:
+            return gate
+        try:
+            self_test(paced, self.outcomes)
+        except ConfigError:
+            return gate
+        return paced
 
     def _opened(self, opening: Limit) -> Gate:
         cap = opening.estimate(self.boldest)
