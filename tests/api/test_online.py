@@ -99,8 +99,10 @@ def test_a_larger_model_that_is_dead_costs_a_label_and_no_answer(open_auditing):
 
 
 def test_statistics_tell_where_the_gate_stands(open_auditing):
-    with open_auditing() as service:
+    with open_auditing(max_cost_per_provider="0.5") as service:
         service.wait_until(lambda: service.gateway.online.standing)
         told = httpx.get(f"{service.url}/stats").json()["routing"]
         assert told["target"] == {"local_error": 0.05}
         assert (told["judged"], told["drift"]) == (0, None)
+        budget = {"per_day": 500_000, "spent": 0, "sets_the_threshold": False}
+        assert told["budget"] == budget

@@ -85,7 +85,7 @@ class OutcomeBook:
         )
 
 
-def _bought(of_gate: ColumnElement[bool], day_began: int, since: int) -> Select[Any]:
+def _bought(of_gate: ColumnElement[bool], day_began: int, since: int) -> Select[*tuple[Any, ...]]:
     """Sums over a day's purchases; an audit is of no answer, which makes its conditions null."""
     amount = purchases.c.amount
     is_since = purchases.c.created_ms >= since
