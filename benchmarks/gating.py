@@ -15,9 +15,9 @@ from tinybrain.routing.calibration.fitting import fit_router, fit_scorer
 from tinybrain.routing.calibration.gates import opening_limit, prefill_limit
 from tinybrain.routing.calibration.outcomes import answered
 from tinybrain.routing.calibration.platt import platt
-from tinybrain.routing.calibration.router import Router
+from tinybrain.routing.calibration.router import FITTED_ON, Router
 from tinybrain.routing.calibration.scorer import Scorer
-from tinybrain.routing.calibration.splits import halves
+from tinybrain.routing.calibration.splits import parted
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import Gate
 from tinybrain.routing.rules import Rules
@@ -39,7 +39,7 @@ def fit(cases: Sequence[Case], *, seed: int, target: Target) -> Router:
 
 def with_signal_alone(router: Router, feature: str, cases: Sequence[Case], *, seed: int) -> Router:
     """The same router, whose opening is judged by one signal, calibrated likewise."""
-    fitted_on, kept = halves(cases, seed=seed)
+    fitted_on, kept = parted(cases, one_in=FITTED_ON, seed=seed)
     scorer = fit_scorer(answered(fitted_on), [feature])
     if scorer is None:
         scorer = Scorer(intercept=0.0, weights={feature: 0.0})

@@ -24,7 +24,7 @@ from latency import Row
 from tinybrain.routing.calibration.bounds import clopper_pearson, least_escalation
 from tinybrain.routing.calibration.gates import prefill_limit
 from tinybrain.routing.calibration.router import Router
-from tinybrain.routing.calibration.splits import halves
+from tinybrain.routing.calibration.splits import parted
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import Gate
 
@@ -69,7 +69,7 @@ def over_random_halves(
     """For each target and score, what its gate did in each split."""
     found: dict[tuple[float, str], list[Split]] = {}
     for seed in range(splits):
-        calibration, test = halves(cases, seed=seed)
+        calibration, test = parted(cases, one_in=2, seed=seed)
         router = fit(calibration, seed=seed, target=Target(max_local_error=TARGETS[0]))
         routers = {P_WRONG: router}
         for name in RIVALS:

@@ -156,7 +156,7 @@ def calibrate(
     ] = "0",
     every: Annotated[int, typer.Option(min=1, help="Ask only each n-th question.")] = 1,
     at_once: Annotated[int, typer.Option(min=1, max=256, help="Questions answered together.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of the halves, resamples and random baseline.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the parts, resamples and random baseline.")] = 0,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Directory of a checkpoint, instead of the one set.")
     ] = None,

@@ -30,7 +30,7 @@ from tinybrain.routing.calibration.judging import (
 )
 from tinybrain.routing.calibration.outcomes import FEWEST, Outcome
 from tinybrain.routing.calibration.questions import Question, Split, read_questions
-from tinybrain.routing.calibration.router import MAX_OUTCOMES
+from tinybrain.routing.calibration.router import MAX_CALIBRATED
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.gate import UNCALIBRATED_HOLD_BACK
 from tinybrain.routing.small_model import open_small_model
@@ -72,10 +72,10 @@ def gated_questions(settings: Settings, wishes: Wishes) -> list[Question]:
         f"{calibration:,} questions to calibrate with, {len(questions) - calibration:,} to measure "
         f"with; {len(chosen) - len(questions):,} are decided by rules and left out."
     )
-    if calibration > 2 * MAX_OUTCOMES:
+    if calibration > MAX_CALIBRATED:
         raise ConfigError(
-            f"{calibration:,} questions are more than a router holds, which is half of "
-            f"{2 * MAX_OUTCOMES:,}. Ask fewer of them with --every."
+            f"{calibration:,} questions to calibrate with are too many: ask at most "
+            f"{MAX_CALIBRATED:,} of them, with --every."
         )
     if calibration < FEWEST:
         raise ConfigError(

@@ -22,9 +22,9 @@ def test_the_threshold_has_a_meaning(report):
 
 
 def test_what_the_threshold_was_chosen_on_is_said(report):
-    assert "chosen on half" not in in_words(report)
+    assert "chosen on two thirds" not in in_words(report)
     crossed = report.model_copy(update={"measured_on": "cross-fitting"})
-    assert "the threshold was chosen on half of them" in in_words(crossed)
+    assert "the threshold was chosen on two thirds of them" in in_words(crossed)
 
 
 def test_the_interval_over_families_is_said_to_be_of_these(report):

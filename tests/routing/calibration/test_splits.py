@@ -2,22 +2,26 @@
 
 from dataclasses import replace
 
+import pytest
 from worlds import world
 
-from tinybrain.routing.calibration.splits import families_left_out, folds, halves
+from tinybrain.routing.calibration.splits import families_left_out, folds, parted
 
 
-def test_halves_share_nothing_lose_nothing_and_have_half_of_every_family():
+@pytest.mark.parametrize("one_in", [2, 3])
+def test_parts_share_nothing_lose_nothing_and_have_their_share_of_every_family(one_in):
     outcomes = world(400)
-    one, other = halves(outcomes, seed=3)
-    assert sorted(map(id, one + other)) == sorted(map(id, outcomes))
+    one, others = parted(outcomes, one_in=one_in, seed=3)
+    assert sorted(map(id, one + others)) == sorted(map(id, outcomes))
     for family in "abcd":
-        assert sum(o.family == family for o in one) == sum(o.family == family for o in other)
+        own = sum(o.family == family for o in others)
+        assert sum(o.family == family for o in one) == pytest.approx(own / (one_in - 1), abs=1)
 
 
-def test_a_seed_decides_the_halves():
+def test_a_seed_decides_the_parts():
     outcomes = world(100)
-    assert halves(outcomes, seed=3) == halves(outcomes, seed=3) != halves(outcomes, seed=4)
+    first, again, another = (parted(outcomes, one_in=2, seed=seed) for seed in (3, 3, 4))
+    assert first == again != another
 
 
 def test_each_family_is_left_out_once():

@@ -11,9 +11,9 @@ from tinybrain.routing.calibration.evaluation import auroc
 from tinybrain.routing.calibration.features import FEATURES, PREFILL, RAW
 from tinybrain.routing.calibration.outcomes import FEWEST, FEWEST_OF_A_LABEL, Outcome, answered
 from tinybrain.routing.calibration.platt import platt
-from tinybrain.routing.calibration.router import MAX_OUTCOMES, Router
+from tinybrain.routing.calibration.router import FITTED_ON, MAX_CALIBRATED, MAX_OUTCOMES, Router
 from tinybrain.routing.calibration.scorer import Scorer
-from tinybrain.routing.calibration.splits import families_left_out, halves
+from tinybrain.routing.calibration.splits import families_left_out, parted
 from tinybrain.routing.calibration.target import Target
 from tinybrain.routing.signals import Signals
 
@@ -36,7 +36,9 @@ def fit_router(
     declines: str | None = None,
     seed: int = 0,
 ) -> Router:
-    """Fit on one half of the outcomes; calibrate on the other, which the router keeps.
+    """Fit on a third of the outcomes; calibrate on the others, which the router keeps.
+
+    A few weights need few outcomes; a threshold is the bolder, the more it is shown on.
 
     What the small model declines never reaches the opening's scorer, and teaches it nothing.
 
@@ -47,7 +49,7 @@ def fit_router(
         ConfigError: There are too few outcomes, too few that are right or wrong, or too many.
     """
     _require_some(outcomes)
-    fitted_on, kept = halves(outcomes, seed=seed)
+    fitted_on, kept = parted(outcomes, one_in=FITTED_ON, seed=seed)
     opening = fit_opening(answered(fitted_on))
     prefill = fit_scorer(fitted_on, [name for name in told(outcomes) if name in PREFILL])
     return Router.of(
@@ -165,10 +167,10 @@ def _only(names: list[str], outcomes: Sequence[Outcome]) -> Scorer:
 
 
 def _require_some(outcomes: Sequence[Outcome]) -> None:
-    if len(outcomes) > 2 * MAX_OUTCOMES:
+    if len(outcomes) > MAX_CALIBRATED:
         raise ConfigError(
-            f"{len(outcomes):,} outcomes are more than a router can hold half of. Ask at most "
-            f"{2 * MAX_OUTCOMES:,} questions to calibrate with."
+            f"{len(outcomes):,} outcomes are too many for a router, which holds {MAX_OUTCOMES:,}. "
+            f"Ask at most {MAX_CALIBRATED:,} questions to calibrate with."
         )
     right = sum(o.right for o in outcomes)
     wrong = len(answered(outcomes)) - right

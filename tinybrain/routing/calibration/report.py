@@ -77,8 +77,9 @@ class Costs(_Figures):
 class Report(_Figures):
     """A calibration measured on questions that P(wrong) was not fitted to.
 
-    Measured by cross-fitting, the threshold is the router's, which was chosen on half of the same
-    questions. The interval of `families_left_out` is for other questions of these families.
+    Measured by cross-fitting, the threshold is the router's, which was chosen on two thirds of
+    the same questions. The interval of `families_left_out` is for other questions of these
+    families.
 
     `reliability` holds for tenths of P(wrong), of what was not declined, the mean predicted, the
     share that was wrong, and the number. `risk_coverage` are coverages with the risk there.

@@ -7,8 +7,8 @@ from tinybrain.usdc import format_usdc
 
 FIGURES_FILE = "calibration.png"
 CROSS_FITTING = (
-    "by cross-fitting (P(wrong) of each is of a fit without it; the threshold was chosen on half "
-    "of them)"
+    "by cross-fitting (P(wrong) of each is of a fit without it; the threshold was chosen on "
+    "two thirds of them)"
 )
 
 

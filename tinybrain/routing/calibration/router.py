@@ -28,6 +28,13 @@ from tinybrain.routing.signals import Signals
 
 MAX_BYTES = 4_000_000
 MAX_OUTCOMES = 10_000
+
+FITTED_ON = 3
+"""One in so many outcomes is fitted on, and not kept."""
+
+MAX_CALIBRATED = MAX_OUTCOMES * FITTED_ON // (FITTED_ON - 1)
+"""Of so many a router holds what is kept."""
+
 DIGITS = 3  # significant ones of a signal
 
 Row = tuple[str, str, Literal["right", "wrong", "declined"], list[float | None]]

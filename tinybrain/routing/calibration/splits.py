@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from tinybrain.routing.calibration.outcomes import Outcome
 
 
-def halves(outcomes: Sequence[Outcome], *, seed: int) -> tuple[list[Outcome], list[Outcome]]:
-    """Two random halves, each with half of every family and kind."""
+def parted(
+    outcomes: Sequence[Outcome], *, one_in: int, seed: int
+) -> tuple[list[Outcome], list[Outcome]]:
+    """One in so many outcomes of every family and kind, at random; and the others."""
     draw = random.Random(seed)  # noqa: S311  # nothing is secret here
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
@@ -16,7 +18,8 @@ def halves(outcomes: Sequence[Outcome], *, seed: int) -> tuple[list[Outcome], li
     for _, group in sorted(groups.items()):
         draw.shuffle(group)
         shuffled += group
-    return shuffled[::2], shuffled[1::2]
+    others = [outcome for i, outcome in enumerate(shuffled) if i % one_in]
+    return shuffled[::one_in], others
 
 
 def families_left_out(outcomes: Sequence[Outcome]) -> Iterator[tuple[list[int], list[int]]]:
