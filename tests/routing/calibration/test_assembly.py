@@ -24,7 +24,7 @@ def test_the_shipped_model_ships_with_its_router_and_the_gate_works():
 
 
 @pytest.mark.parametrize(
-    "asked", [{"target_escalation_rate": 0.3}, {"max_local_error": 0.1}, {"max_local_error": 0.2}]
+    "asked", [{"target_escalation_rate": 0.3}, {"max_local_error": 0.1}, {"max_local_error": 0.08}]
 )
 def test_the_shipped_router_follows_other_targets(asked):
     assert open_gate(load_settings(**asked)) != open_gate(load_settings())

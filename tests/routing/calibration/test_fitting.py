@@ -79,8 +79,8 @@ def test_labels_that_nearly_one_doubt_tells_apart_are_fitted():
 
 
 def test_more_outcomes_than_a_router_holds_are_refused_with_how_many_it_does():
-    with pytest.raises(ConfigError, match="at most 20,000 questions"):
-        router(world(2) * 10_001)
+    with pytest.raises(ConfigError, match="at most 15,000 questions"):
+        router(world(2) * 7_501)
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,9 @@ def test_what_is_declined_counts_as_escalated_and_moves_no_doubt(declining):
 
 
 def test_what_is_declined_is_told_apart_where_a_target_is_refused(declining):
-    with pytest.raises(ConfigError, match=r"declines 49\.\d% and answers 25\.\d% wrong"):
+    with pytest.raises(ConfigError, match=r"declines 49\.\d% and answers 24\.\d% wrong"):
         calibrated_gate(declining, Target(max_local_error=0.001))
-    with pytest.raises(ConfigError, match=r"5\d\.\d\d% of 1200 questions are escalated anyway"):
+    with pytest.raises(ConfigError, match=r"5\d\.\d\d% of 1600 questions are escalated anyway"):
         calibrated_gate(declining, Target(escalation_rate=0.1))
 
 

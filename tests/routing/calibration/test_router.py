@@ -34,8 +34,8 @@ def test_what_is_written_over_is_replaced_as_a_whole(made, path):
     assert [file.name for file in path.parent.iterdir()] == ["router.json"]
 
 
-def test_it_holds_the_half_it_was_not_fitted_on(made):
-    assert len(made.outcomes) == 300
+def test_it_holds_the_two_thirds_it_was_not_fitted_on(made):
+    assert len(made.outcomes) == 400
     assert {o.family for o in made.outcomes} == set("abcd")
 
 

@@ -26,6 +26,10 @@ def tuner(made, target):
     return Tuner.of(calibrated_gate(made, target), made, target, budget=1_000_000)
 
 
+def passes(gate, signals):
+    return gate.judge_prompt(signals).passes and gate.judge_opening(signals).passes
+
+
 def labelled(outcomes, probability=0.03):
     return [
         Label(
@@ -67,17 +71,17 @@ def test_declined_questions_count_as_escalated(made):
     judged = decide(found.start, world(400, seed=5))
     declined = [replace(each, reason="declined") for each in judged[:100]]
     gate = found.gate(declined + judged[100:], [])
-    kept = [gate.judge_opening(o.signals).passes for o in world(400, seed=5)[100:]]
+    kept = [passes(gate, o.signals) for o in world(400, seed=5)[100:]]
     assert sum(kept) / 400 == pytest.approx(0.5, abs=0.02)
 
 
 def test_continued_answers_count_as_escalated_and_move_no_drift(made):
     found = tuner(made, RATE)
     judged = decide(found.start, world(400, seed=5))
-    sure = sorted(judged, key=lambda each: made.opening.p_wrong(Signals.read(each.signals)))
+    sure = sorted(judged, key=lambda each: each.reason != "none")
     continued = [replace(each, reason="later_doubt") for each in sure[:100]]
     gate = found.gate(continued + sure[100:], [])
-    kept = [gate.judge_opening(Signals.read(each.signals)).passes for each in sure[100:]]
+    kept = [passes(gate, Signals.read(each.signals)) for each in sure[100:]]
     assert sum(kept) / 400 == pytest.approx(0.5, abs=0.02)
     before, after = found.service(judged), found.service(continued + sure[100:])
     assert after.escalated - before.escalated == pytest.approx(0.25)
@@ -224,9 +228,9 @@ def test_what_was_decided_under_a_budget_leads_to_the_same_threshold(made):
 
 
 def test_a_recalibrated_gate_is_paced_by_its_own_estimate(made):
-    found = tuner(made, Target(max_local_error=0.1))
+    found = tuner(made, RATE)
     judged = decide(found.start, world(2000, seed=5))
-    gate = found.gate([], labelled(doubtful(1000)))
+    gate = found.gate(judged, labelled(doubtful(1000)))
     paced = found.paced(gate, judged, day(doubts=2_000, others=400_000))
     admitted = [Signals.read(each.signals) for each in judged if each.reason != "out_of_scope"]
     dropped = sum(not paced.judge_opening(signals).passes for signals in admitted)
