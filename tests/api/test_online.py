@@ -4,6 +4,8 @@ import httpx
 import pytest
 
 from tests.api.callers import CHAT
+from tinybrain.api.assembly import _budget_per_day
+from tinybrain.config import load_settings
 from tinybrain.devnet.upstream import PRICE
 
 pytestmark = pytest.mark.chain
@@ -96,6 +98,19 @@ def test_a_larger_model_that_is_dead_costs_a_label_and_no_answer(open_auditing):
         assert ask(service, KNOWN)["x_tinybrain"]["answered_by"] == "tinychat"
         (line,) = labelled(service)
         assert 'outcome="failed"' in line
+
+
+@pytest.mark.parametrize(
+    ("caps", "per_day"),
+    [
+        ({}, 5_000_000),
+        ({"max_cost_per_day": "0.7"}, 700_000),
+        ({"max_cost_per_provider": "0.5"}, 500_000),
+        ({"max_cost_per_hour": "0.01"}, 240_000),
+    ],
+)
+def test_the_day_is_paced_within_the_least_of_the_caps(caps, per_day):
+    assert _budget_per_day(load_settings(**caps)) == per_day
 
 
 def test_statistics_tell_where_the_gate_stands(open_auditing):

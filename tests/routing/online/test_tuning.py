@@ -236,3 +236,12 @@ def test_a_recalibrated_gate_is_paced_by_its_own_estimate(made):
     dropped = sum(not paced.judge_opening(signals).passes for signals in admitted)
     assert paced.opening.estimate == gate.opening.estimate != made.opening.p_wrong
     assert dropped / len(judged) == pytest.approx(600 / 4_000, abs=0.01)
+
+
+def test_a_budget_that_would_keep_every_calibration_question_is_left_to_the_caps(made):
+    found = tuner(made, RATE)
+    judged = decide(found.start, world(2000, seed=5))
+    broke = day(doubts=10, others=2_000_000)
+    paced = found.paced(found.start, judged, broke)
+    kept = [o for o in made.outcomes if paced.judge_opening(o.signals).passes]
+    assert replace(found, outcomes=kept).paced(found.start, judged, broke) is found.start

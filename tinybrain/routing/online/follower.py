@@ -40,7 +40,7 @@ class Follower:
         self._metrics = metrics
         self._period_s = period_s
         self._on_target = self._gate = self._told = tuner.start
-        self._refused = self._drifted = self._is_paced = False
+        self._refused = self._drifted = self._is_paced = self._warned = False
         self.standing: dict[str, Any] = {}  # what /stats tells; empty before the first look
 
     async def run(self) -> None:
@@ -92,8 +92,9 @@ class Follower:
 
     def _tell_pace(self) -> None:
         aim, now = self._on_target.opening.max_p_wrong, self._gate.opening.max_p_wrong
-        is_paced = now - aim >= TOLD_FROM
-        if is_paced and not self._is_paced:
+        self._is_paced = now > aim
+        if now - aim >= TOLD_FROM and not self._warned:
+            self._warned = True
             logger.warning(
                 "Answers are kept up to a P(wrong) of %.3f instead of %.3f: more are in doubt than "
                 "%s a day pay for, the least of TINYBRAIN_MAX_COST_PER_DAY, "
@@ -103,7 +104,7 @@ class Follower:
                 aim,
                 format_usdc(self._tuner.budget),
             )
-        self._is_paced = is_paced
+        self._warned &= self._is_paced
 
     def _tell_drift(self, drift: float | None) -> None:
         drifted = drift is not None and drift > LIMIT
