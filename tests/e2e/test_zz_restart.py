@@ -8,7 +8,7 @@ import pytest
 pytestmark = [pytest.mark.serve, pytest.mark.chain, pytest.mark.timeout(400)]
 
 READY_WITHIN_S = 90
-"""Some 25 s where nothing else runs; machines that also run other things were seen to take over 45."""
+"""Machines that do other things meanwhile were seen to take over 45."""
 
 
 def environment_names(pid, home):
