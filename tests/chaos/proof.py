@@ -60,16 +60,29 @@ class Proof:
 
     # --- what is not final
 
-    async def drained(self, *, wait_s, of_all=False):
-        """Wait until every row is final or waits for its time; returns those that are open.
+    async def drained(self, *, wait_s):
+        """Wait until every row is final or waits for its time; returns those that are open."""
 
-        With `of_all`, until every row is final.
-        """
+        def is_due(row):
+            return row.final_by <= time.time() + GRACE_S + POLL_S
+
+        return await self._wait(lambda rows: not any(map(is_due, rows)), wait_s)
+
+    async def closed(self, *, wait_s):
+        """Wait until every row is final; returns those that are still open."""
+        return await self._wait(lambda rows: not rows, wait_s)
+
+    async def closed_for(self, payer, *, wait_s):
+        """Wait until every row of a payer is final; returns those of it that are still open."""
+
+        def of_payer(rows):
+            return [row for row in rows if row.payer == payer]
+
+        return of_payer(await self._wait(lambda rows: not of_payer(rows), wait_s))
+
+    async def _wait(self, enough, wait_s):
         deadline = time.monotonic() + wait_s
-        while rows := await self.open_rows():
-            soon = time.time() + GRACE_S + POLL_S
-            if not of_all and all(row.final_by > soon for row in rows):
-                break
+        while not enough(rows := await self.open_rows()):
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(POLL_S)

@@ -76,7 +76,7 @@ async def _play(world, proof, rounds, say):
         callers += await _ask_under(fault, world, proof, rng)
         callers = await _judge(proof, callers, what)
     if ROUNDS > A_FEW:
-        assert await proof.drained(wait_s=TO_THE_END_S, of_all=True) == []
+        assert await proof.closed(wait_s=TO_THE_END_S) == []
         assert await _judge(proof, callers, f"CHAOS_SEED={SEED}, after the last round") == []
 
 

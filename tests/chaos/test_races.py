@@ -56,8 +56,7 @@ async def copies(caller, question, count):
 
 async def paid_by(caller, proof):
     """What has left its wallet once all is settled; atomic USDC."""
-    rows = await proof.drained(wait_s=SETTLED_WITHIN_S)
-    assert not [row for row in rows if row.payer == caller.address]
+    assert await proof.closed_for(caller.address, wait_s=SETTLED_WITHIN_S) == []
     return WALLET_USDC - await proof.chain.balance(caller.address)
 
 

@@ -47,9 +47,15 @@ async def _migrate(url):
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request, tmp_path):
-    """A database of each kind that the ledger can be kept in; PostgreSQL's is migrated already."""
-    if request.param == "sqlite":
+def database_kind(request):
+    """What the ledger is kept in."""
+    return request.param
+
+
+@pytest.fixture
+def database_url(database_kind, request, tmp_path):
+    """A database of that kind; PostgreSQL's is migrated already."""
+    if database_kind == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
         return
     postgres = request.getfixturevalue("postgres")

@@ -35,7 +35,7 @@ async def test_what_is_reserved_counts_against_the_cap_of_the_day(open_agent, bo
             await ask(agent)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"], indirect=True)
 @pytest.mark.parametrize("cap", ["max_cost_per_hour", "max_cost_per_day", "max_cost_per_provider"])
 async def test_ten_replicas_asking_at_once_do_not_overspend_by_one_unit(
     open_agent, bought, spent, database_url, cap

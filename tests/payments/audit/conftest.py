@@ -9,15 +9,9 @@ from tinybrain.payments.rpc import Rpc
 
 
 @pytest.fixture
-def database_url(request, tmp_path):
+def database_kind(request):
     """SQLite; a test whose subject is the database asks for PostgreSQL too, indirectly."""
-    if getattr(request, "param", "sqlite") == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
-        return
-    postgres = request.getfixturevalue("postgres")
-    postgres.create_database("ledger", template="template")
-    yield postgres.url("ledger")
-    postgres.drop_database("ledger")
+    return getattr(request, "param", "sqlite")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,9 @@ from tinybrain.payments.records import Collected
 from tinybrain.payments.rpc import Rpc
 
 pytestmark = pytest.mark.chain
-on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+on_both_databases = pytest.mark.parametrize(
+    "database_kind", ["sqlite", "postgresql"], indirect=True
+)
 
 
 async def test_an_audit_is_clean_before_anything_happened(business):

@@ -56,7 +56,7 @@ async def test_a_released_deposit_used_for_an_answer_leaves_its_tab(
     assert (row.id, row.purpose, row.tab_id) == (tab.payment_id, "answer", None)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 async def test_a_full_disk_refuses_the_claim_and_keeps_what_was_written(
     database, books, new_answer, new_payment
 ):

@@ -11,8 +11,8 @@ NOBODY = "http://127.0.0.1:1"
 
 
 @pytest.fixture
-def database_url(tmp_path):
-    return f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
+def database_kind():
+    return "sqlite"
 
 
 @pytest.fixture(scope="module")
