@@ -15,12 +15,13 @@ from typing import Any
 
 from eth_account import Account
 
-from tinybrain.config import USDC_BY_NETWORK, Settings, load_settings
+from tinybrain.config import Settings, load_settings
 from tinybrain.devnet.chain import NETWORK, Chain, control
 from tinybrain.devnet.processes import claim_port
 from tinybrain.devnet.token import give_ether, mint, place_usdc
 from tinybrain.devnet.tools import install_tools
 from tinybrain.devnet.wallets import private_key
+from tinybrain.networks import USDC_BY_NETWORK
 from tinybrain.payments.eip3009 import Authorization, Domain, sign
 from tinybrain.payments.merchant import Merchant
 from tinybrain.payments.pricing import Product

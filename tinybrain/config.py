@@ -6,7 +6,7 @@ Every setting is read as `TINYBRAIN_<NAME>`; the names of the two systems TinyBr
 
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 from pydantic import (
     AliasChoices,
@@ -21,29 +21,12 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tinybrain.errors import ConfigError
+from tinybrain.networks import PUBLIC_RPC_BY_NETWORK, USDC_BY_NETWORK, Asset
 from tinybrain.usdc import Usdc, UsdcSetting
 
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 BEARER_KEY = re.compile(r"[!-~]+")
-
-
-class Asset(NamedTuple):
-    """A token that can be paid with, and its EIP-712 domain."""
-
-    address: str
-    name: str
-    version: str
-
-
-USDC_BY_NETWORK = {
-    "eip155:8453": Asset("0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", "USD Coin", "2"),
-    "eip155:84532": Asset("0x036CbD53842c5426634e7929541eC2318f3dCF7e", "USDC", "2"),
-}
-PUBLIC_RPC_BY_NETWORK = {
-    "eip155:8453": "https://mainnet.base.org",
-    "eip155:84532": "https://sepolia.base.org",
-}
 
 
 Flow = Literal["authorization", "upfront"]

@@ -6,11 +6,11 @@ import time
 import pytest
 from web3 import Web3
 
-from tinybrain.config import USDC_BY_NETWORK
 from tinybrain.devnet.chain import NETWORK, control
 from tinybrain.devnet.token import USDC
 from tinybrain.devnet.wallets import private_key
 from tinybrain.errors import PaymentServiceError
+from tinybrain.networks import USDC_BY_NETWORK
 from tinybrain.payments.chain import Chain, Use
 from tinybrain.payments.eip3009 import Authorization, Domain, calldata, sign
 from tinybrain.payments.rpc import Rpc, RpcRefused

@@ -5,7 +5,7 @@ from eth_account import Account
 from pydantic import ValidationError
 from web3 import Web3
 
-from tinybrain.config import USDC_BY_NETWORK
+from tinybrain.networks import USDC_BY_NETWORK
 from tinybrain.payments.eip3009 import Authorization, Domain, calldata, recover_signer, sign
 
 NETWORK = "eip155:84532"

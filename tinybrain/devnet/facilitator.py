@@ -19,7 +19,8 @@ from tinybrain.devnet.http_server import EXPLAIN_ERRORS, HEALTH, read_body, serv
 from tinybrain.errors import ConfigError
 from tinybrain.payments.facilitators.own import OwnFacilitator
 from tinybrain.payments.rpc import Rpc
-from tinybrain.payments.wallet import HotWallet, SignedTransaction
+from tinybrain.payments.transactions import SignedTransaction
+from tinybrain.payments.wallet import HotWallet
 
 MAX_BODY_BYTES = 64 * 1024
 

@@ -14,10 +14,10 @@ from web3 import Web3
 from web3.contract import Contract
 from web3.types import TxParams
 
-from tinybrain.config import USDC_BY_NETWORK
 from tinybrain.devnet.chain import NETWORK, control
 from tinybrain.devnet.tools import Tools
 from tinybrain.errors import PaymentServiceError
+from tinybrain.networks import USDC_BY_NETWORK
 from tinybrain.usdc import Usdc
 
 USDC = Web3.to_checksum_address(USDC_BY_NETWORK[NETWORK].address)

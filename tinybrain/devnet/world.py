@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from tinybrain.config import USDC_BY_NETWORK
 from tinybrain.devnet.chain import NETWORK, Chain
 from tinybrain.devnet.processes import ChildProcess, answers, claim_port
 from tinybrain.devnet.token import place_usdc
 from tinybrain.devnet.tools import install_tools
 from tinybrain.devnet.upstream import ALIAS
 from tinybrain.devnet.wallets import DevnetWallets, private_key
+from tinybrain.networks import USDC_BY_NETWORK
 
 START_TIMEOUT_S = 120
 BLOCK_TIME_S = 12  # slower than Base's two, so that an idle devnet's state stays small

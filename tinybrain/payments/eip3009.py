@@ -14,7 +14,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from pydantic import BaseModel, ConfigDict, Field
 
-from tinybrain.config import Asset
+from tinybrain.networks import Asset
 
 ADDRESS = r"^0x[0-9a-fA-F]{40}$"
 NONCE = r"^0x[0-9a-fA-F]{64}$"

@@ -12,14 +12,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from eth_account import Account
 
 from tinybrain.errors import LedgerUnavailable, PaymentServiceError
 from tinybrain.payments.chain import Receipt
 from tinybrain.payments.rpc import Rpc, RpcRefused
+from tinybrain.payments.transactions import Fees, SignedTransaction, TransactionStore
 
 log = logging.getLogger(__name__)
 
@@ -39,50 +39,6 @@ REMEMBERED = 1_000  # hashes of closed nonces; their receipts, long with logs, a
 KNOWN = ("already known", "already imported", "alreadyknown", "known transaction")
 NONCE_TAKEN = ("nonce too low", "oldnonce", "replacement transaction underpriced")
 FEE_TOO_LOW = ("less than block base fee", "underpriced", "feetoolow")
-
-
-@dataclass(frozen=True, slots=True)
-class SignedTransaction:
-    """A signed transaction; `raw` and `data` are 0x and hexadecimal digits, fees wei per gas."""
-
-    wallet: str
-    nonce: int
-    hash: str
-    raw: str = field(repr=False)
-    to: str
-    data: str = field(repr=False)
-    gas: int
-    max_fee: int
-    priority_fee: int
-    created_ms: int
-
-
-class TransactionStore(Protocol):
-    """Keeps what was signed until it is mined."""
-
-    async def record(self, tx: SignedTransaction) -> None:
-        """Keep a transaction; called before it is sent, at times again for the same hash."""
-        ...
-
-    async def unmined(self, wallet: str) -> list[SignedTransaction]:
-        """Those of a wallet whose nonces are open, in the order they were recorded."""
-        ...
-
-    async def mined(self, wallet: str, nonce: int, tx_hash: str | None) -> None:
-        """A nonce is closed: by the transaction of that hash, or (None) by none of ours."""
-        ...
-
-
-class Fees(NamedTuple):
-    """Wei for each unit of gas: at most, and the tip within it."""
-
-    max_fee: int
-    priority_fee: int
-
-    def raised(self, floor: "Fees") -> "Fees":
-        """12.5 % more, as nodes ask of a replacement, and not less than `floor`."""
-        pairs = zip(self, floor, strict=True)
-        return Fees(*(max(-(-mine * 9 // 8), least) for mine, least in pairs))
 
 
 class GasLeft(NamedTuple):

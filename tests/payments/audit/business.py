@@ -6,7 +6,7 @@ import time
 
 from sqlalchemy import text
 
-from tinybrain.config import USDC_BY_NETWORK
+from tinybrain.networks import USDC_BY_NETWORK
 from tinybrain.payments.audit import Token, adopt, audit
 from tinybrain.payments.eip3009 import Authorization, Domain, calldata, sign
 from tinybrain.payments.ledger import Ledger

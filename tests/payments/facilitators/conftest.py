@@ -14,10 +14,10 @@ from x402 import x402Client
 from x402.mechanisms.evm.exact import register_exact_evm_client
 from x402.schemas import PaymentRequired, PaymentRequirements
 
-from tinybrain.config import USDC_BY_NETWORK
 from tinybrain.devnet.chain import NETWORK
 from tinybrain.devnet.facilitator import build_app
 from tinybrain.devnet.wallets import private_key
+from tinybrain.networks import USDC_BY_NETWORK
 from tinybrain.payments.facilitators import OwnFacilitator
 from tinybrain.payments.rpc import Rpc
 from tinybrain.payments.wallet import HotWallet

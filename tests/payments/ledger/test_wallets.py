@@ -4,7 +4,7 @@ import pytest
 
 from tinybrain.payments.ledger import TransactionBook
 from tinybrain.payments.schema import transactions
-from tinybrain.payments.wallet import SignedTransaction
+from tinybrain.payments.transactions import SignedTransaction
 
 WALLET, NETWORK = "0x" + "9" * 40, "eip155:84532"
 

@@ -13,7 +13,8 @@ from tinybrain.payments.facilitators.failover import FailoverFacilitator
 from tinybrain.payments.facilitators.http import HttpFacilitator
 from tinybrain.payments.facilitators.own import OwnFacilitator
 from tinybrain.payments.rpc import Rpc
-from tinybrain.payments.wallet import HotWallet, TransactionStore
+from tinybrain.payments.transactions import TransactionStore
+from tinybrain.payments.wallet import HotWallet
 
 OnFailure = Callable[[str], None]
 """Is told the name of a facilitator that gave no answer: "own", "cdp", or host and port."""

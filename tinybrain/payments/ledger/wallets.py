@@ -9,7 +9,7 @@ from tinybrain.payments.database import Database
 from tinybrain.payments.ledger import journal
 from tinybrain.payments.ledger.part import LedgerPart, change
 from tinybrain.payments.schema import anchors, transactions
-from tinybrain.payments.wallet import SignedTransaction
+from tinybrain.payments.transactions import SignedTransaction
 
 
 class TransactionBook:

@@ -63,8 +63,8 @@ class Target(BaseModel):
             n, error = len(wrong), sum(wrong) / len(wrong)
             least = least_escalation(error, limit, declined=declined / n)
             raise ConfigError(
-                f"TINYBRAIN_MAX_LOCAL_ERROR of {limit:.1%} cannot be reached: no threshold is "
-                f"shown to keep it on {n} calibration questions, of which the small model "
+                f"TINYBRAIN_MAX_LOCAL_ERROR of {100 * limit:.3g}% cannot be reached: no threshold "
+                f"is shown to keep it on {n} calibration questions, of which the small model "
                 f"declines {declined / n:.1%} and answers {error - declined / n:.1%} wrong. Even "
                 f"an ideal gate would have to escalate {least:.1%}. Allow more error, calibrate "
                 "with more questions, or set TINYBRAIN_TARGET_ESCALATION_RATE instead."

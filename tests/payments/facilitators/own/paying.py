@@ -5,11 +5,11 @@ import time
 
 from x402.schemas import PaymentPayload
 
-from tinybrain.config import USDC_BY_NETWORK
 from tinybrain.devnet.chain import NETWORK
 from tinybrain.devnet.facilitator import NoStore
 from tinybrain.devnet.token import ISSUER, USDC, _acting_as, _send
 from tinybrain.devnet.wallets import private_key
+from tinybrain.networks import USDC_BY_NETWORK
 from tinybrain.payments.eip3009 import Authorization, Domain, sign
 from tinybrain.payments.facilitators.own import OwnFacilitator
 from tinybrain.payments.rpc import Rpc
