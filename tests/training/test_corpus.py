@@ -48,4 +48,4 @@ def test_one_question_has_one_reply(corpus):
 
 
 def test_some_conversations_have_several_turns(corpus):
-    assert 0.1 < sum(len(c) > 1 for c in corpus) / len(corpus) < 0.5
+    assert 0.05 < sum(len(c) > 1 for c in corpus) / len(corpus) < 0.5

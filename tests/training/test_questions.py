@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from tinybrain.training.questions import build_questions, out_of_scope
+from tinybrain.training.questions import WORDINGS_OF_AN_INTENT, build_questions, out_of_scope
 
 
 def test_out_of_scope_nothing_is_right():
@@ -25,6 +25,11 @@ def test_there_are_questions_of_every_kind_knowledge_wording_and_split(questions
                 for split in ("calibration", "test"):
                     assert found[kind, known, wording, split] >= 10
     assert found["talk", True, "new", "test"] + found["talk", True, "new", "calibration"] >= 200
+
+
+def test_no_intent_outweighs_the_others(questions):
+    found = Counter(q.family for q in questions if q.kind == "talk" and q.wording == "new")
+    assert max(found.values()) == WORDINGS_OF_AN_INTENT
 
 
 def test_no_fact_is_in_both_splits(questions):

@@ -25,7 +25,7 @@ class Mixture:
     of_relation: int = 4_000
     """Questions of one relation, where its facts are neither very few nor very many."""
     of_fact: tuple[int, int] = (10, 150)
-    of_talk_wording: int = 8
+    of_talk_wording: int = 6
     of_general_wording: int = 16
     of_joke_wording: int = 3
     of_doubted: int = 8

@@ -20,6 +20,7 @@ from tinybrain.training.talk import Intent, read_general, read_talk
 Kind = Literal["fact", "sum", "talk", "out_of_scope"]
 WORDING_KINDS: tuple[WordingKind, ...] = ("trained", "new")
 FACTS_OF_A_RELATION = 60
+WORDINGS_OF_AN_INTENT = 15
 SUMS = 120
 LARGEST_OPERAND = 999
 
@@ -28,8 +29,8 @@ def build_questions(knowledge: Knowledge) -> Iterator[Question]:
     """Questions of all kinds about what is taught, and about what is not.
 
     Of each relation up to 60 taught facts and as many that the model was neither told nor asked,
-    each in a trained and in a new wording; sums; all small talk in new wordings, and each intent
-    in a trained one; all prompts that are out of scope.
+    each in a trained and in a new wording; sums; each intent of small talk in up to 15 new wordings
+    and in a trained one; all prompts that are out of scope.
     """
     for known, by_relation in ((True, knowledge.taught), (False, knowledge.unseen)):
         for facts in by_relation.values():
@@ -105,7 +106,8 @@ def _of_intent(intent: Intent, kind: Kind, family: str, seed: int) -> Iterator[Q
     random = stream(seed, f"question {intent.name}")
     trained = random.choice(intent.wordings.trained)
     asked: list[tuple[WordingKind, str]] = [("trained", trained)]
-    asked += [("new", wording) for wording in intent.wordings.new]
+    new = sorted(intent.wordings.new, key=lambda wording: rank(seed, f"asked {wording}"))
+    asked += [("new", wording) for wording in new[:WORDINGS_OF_AN_INTENT]]
     for wording_kind, wording in asked:
         yield Question(
             text=surface(wording, random, courtesy=0),
