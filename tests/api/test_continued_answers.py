@@ -259,7 +259,9 @@ def test_what_is_known_is_shown_while_a_slow_one_is_waited_for(
     with open_service(scripted(*draft()), **seller.settings) as service:
         seen = ""
         asked, headers = ASK | {"stream": True}, caller.headers(service)
-        with httpx.stream("POST", service.url + CHAT, json=asked, headers=headers) as response:
+        with httpx.stream(
+            "POST", service.url + CHAT, json=asked, headers=headers, timeout=30
+        ) as response:
             for line in response.iter_lines():
                 seen += line
                 if "today." in line:
@@ -272,7 +274,9 @@ def test_what_is_known_is_shown_while_a_slow_one_is_waited_for(
 
 def leave_while_it_waits(service, seller, headers):
     asked = ASK | {"stream": True}
-    with httpx.stream("POST", service.url + CHAT, json=asked, headers=headers) as response:
+    with httpx.stream(
+        "POST", service.url + CHAT, json=asked, headers=headers, timeout=30
+    ) as response:
         lines = response.iter_lines()  # named: httpx disconnects when it is dropped
         assert any("today." in line for line in lines)
         assert seller.waiting.wait(15)

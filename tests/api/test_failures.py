@@ -129,7 +129,7 @@ def test_an_answer_that_stalls_is_given_up(open_service, caller, scripted, not_c
 
 
 def test_a_stream_that_stalls_ends_with_an_error(open_service, caller, scripted, not_charged):
-    with open_service(scripted("I ", threading.Event()), answer_timeout_s=1) as service:
+    with open_service(scripted("I ", threading.Event()), answer_timeout_s=5) as service:
         *_, delta, error = caller.stream(service, HELLO | {"model": "tinychat"})
         assert delta["choices"][0]["delta"] == {"content": "I "}
         assert error["error"]["code"] == "timeout"

@@ -57,7 +57,8 @@ def test_on_a_tab_each_event_tells_the_cost_in_cents(service, caller):
 @pytest.mark.chain
 def test_the_operators_key_is_let_in(service):
     headers = {"X-API-Key": service.settings.api_key.get_secret_value()}
-    assert httpx.post(service.url + CHAT, json=HELLO, headers=headers).status_code == 200
+    answer = httpx.post(service.url + CHAT, json=HELLO, headers=headers, timeout=30)
+    assert answer.status_code == 200
 
 
 @pytest.mark.chain

@@ -194,6 +194,7 @@ def test_a_stream_asked_for_again_has_the_same_choices(service, caller, stream):
     for index in range(2):
         assert joined(first[:-1], index) == joined(again[:-1], index) != ""
     assert again[-2]["x_tinybrain"] == first[-2]["x_tinybrain"]
+    service.settled(first[-2]["x_tinybrain"]["receipt"])
     assert caller.balance() == 980_000
 
 
@@ -202,7 +203,7 @@ def test_who_leaves_after_the_first_word_finds_all_choices_finished(open_service
     with open_service(Uneven(["a ", go_on, "b"], ["x ", go_on, "y"])) as service:
         headers = caller.headers(service, body=TWO)
         url, asked = f"{service.url}/v1/chat/completions", TWO | {"stream": True}
-        with httpx.stream("POST", url, json=asked, headers=headers) as response:
+        with httpx.stream("POST", url, json=asked, headers=headers, timeout=30) as response:
             next(line for line in response.iter_lines() if '"a "' in line)
         go_on.set()
         service.wait_until(lambda: service.outcome() == ("completed", "settled"))

@@ -108,7 +108,8 @@ async def test_a_stock_client_has_the_whole_stream_before_it_is_settled(service,
 
 def test_the_ledger_knows_the_outcome_before_the_last_chunk_is_sent(service, caller):
     url, body = f"{service.url}/v1/chat/completions", HELLO | {"stream": True}
-    with httpx.stream("POST", url, json=body, headers=caller.headers(service)) as response:
+    headers = caller.headers(service)
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=30) as response:
         for line in response.iter_lines():
             if '"receipt"' in line:
                 (answer,) = service.rows("answers", f"id = '{receipt_of(line)}'")
@@ -140,7 +141,7 @@ def test_in_the_native_format_tinychat_answers_hard_questions_too(service, calle
 def test_the_operators_key_is_answered_without_a_payment(service, path):
     key = service.settings.api_key.get_secret_value()
     body = HELLO | {"stream": True}
-    answer = httpx.post(service.url + path, json=body, headers={"X-API-Key": key})
+    answer = httpx.post(service.url + path, json=body, headers={"X-API-Key": key}, timeout=30)
     assert answer.status_code == 200
     answer_id = answer.headers["x-tinybrain-receipt"]
     (row,) = service.rows("answers", f"id = '{answer_id}'")

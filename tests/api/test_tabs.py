@@ -223,7 +223,9 @@ def impatient(monkeypatch):
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_deposit_under_way_is_asked_for_again_by_who_can_prove_who_he_is(open_service, caller):
+def test_a_deposit_under_way_is_asked_for_again_by_who_can_prove_who_he_is(
+    open_service, caller, monkeypatch
+):
     with open_service() as service:
         payment = caller.headers(service, path="/v1/tabs", body=BODY)
         key = {"Idempotency-Key": "mine"}
@@ -233,6 +235,7 @@ def test_a_deposit_under_way_is_asked_for_again_by_who_can_prove_who_he_is(open_
         assert pending.headers["retry-after"] == "1"
         service.may_settle.set()
         service.drain()
+        monkeypatch.setattr("tinybrain.api.tab_office.OPEN_WAIT_S", 20)  # patient again
         assert send(service, payment, **key).json()["state"] == "open"
     assert caller.balance() == 500_000
 

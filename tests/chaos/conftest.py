@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos.world import World
+from tests.chaos.world import LONG_TIMES, SHORT_TIMES, World
 
 
 @pytest.fixture(scope="module")
@@ -10,13 +10,14 @@ def worlds(devnet_tools, tmp_path_factory):
     """Gives the running world with a kind of database, or replaces it; `fresh` always does."""
     running = []
 
-    def world(database=None, *, fresh=False):
+    def world(database=None, *, fresh=False, times=SHORT_TIMES):
         if running and not fresh and database in (None, running[0].database):
             return running[0]
         if running:
             running.pop().stop()
         home = tmp_path_factory.mktemp("world")
-        running.append(World(home, devnet_tools, database=database or "sqlite").start())
+        chosen = World(home, devnet_tools, database=database or "sqlite", times=times)
+        running.append(chosen.start())
         return running[0]
 
     yield world
@@ -26,5 +27,5 @@ def worlds(devnet_tools, tmp_path_factory):
 
 @pytest.fixture
 def world(worlds):
-    """Whichever world runs."""
-    return worlds()
+    """One world for a module that kills nothing, with time for all."""
+    return worlds(times=LONG_TIMES)

@@ -25,7 +25,7 @@ LOCAL = ("tinychat", "Hello, who are you?")
 BOUGHT = ("tinybrain", "think hard: why is the sky blue?")
 PRICE = 10_000
 DEPOSIT, DEPOSIT_ATOMIC = "0.10", 100_000
-PATIENCE_S = 14
+PATIENCE_S = 14  # a round of faults is short
 PAUSE_S = 0.4
 TRY_LATER = {404, 429, 500, 502, 503, 504}  # 404: Serve's proxy, of an application without replicas
 
@@ -56,12 +56,13 @@ class Question:
 class Caller:
     """One wallet, and all that it asks."""
 
-    def __init__(self, http, world, wallet, behaviour, rng):
+    def __init__(self, http, world, wallet, behaviour, rng, *, patience_s=PATIENCE_S):
         self.address = wallet.address.lower()
         self.questions = []
         self.tab_token = None
         self.behaviour = behaviour
         self.rng = rng
+        self._patience_s = patience_s
         self._http = http
         self._url = world.url
         self._wallet = wallet
@@ -72,7 +73,7 @@ class Caller:
 
     async def run(self):
         """Do what this kind of caller does."""
-        self._deadline = time.monotonic() + PATIENCE_S
+        self._deadline = time.monotonic() + self._patience_s
         await asyncio.sleep(self.rng.uniform(0, 2))
         await self.behaviour(self)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import httpx
 from sqlalchemy import func, or_, select
 
-from tests.chaos.world import ANSWER_TIMEOUT_S, TAB_IDLE_S, WALLET_USDC
+from tests.chaos.world import WALLET_USDC
 from tinybrain.config import SETTLE_MARGIN_S
 from tinybrain.payments.audit import Token, audit
 from tinybrain.payments.chain import EXPIRY_MARGIN_S, Chain
@@ -30,8 +30,8 @@ from tinybrain.payments.schema import answers, charges, payments, purchases, tab
 
 TIDY_S = 10  # between two rounds of housekeeping
 GRACE_S = 20  # for work that is due, on a busy machine
-ABANDONED_S = ANSWER_TIMEOUT_S + SETTLE_MARGIN_S
 POLL_S = 0.5
+REPLY_TIMEOUT_S = 180  # a copy waits for an answer's whole time, and for its settlement
 UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=64)
 
 
@@ -96,7 +96,7 @@ class Proof:
                 return (await connection.execute(select(table).where(*where))).all()
 
             rows = [
-                OpenRow(f"answer {row.id}", row.outcome, row.payer, _abandoned(row))
+                OpenRow(f"answer {row.id}", row.outcome, row.payer, self._given_up(row.created_ms))
                 for row in await connection.execute(_running())
             ]
             for row in await read(payments, payments.c.state.in_(UNSETTLED)):
@@ -107,15 +107,20 @@ class Proof:
                 rows.append(OpenRow(f"{row.purpose} {row.id}", row.state, payer, final_by))
             paying = {row.payer for row in rows}
             for row in await read(tabs, or_(tabs.c.state != TabState.CLOSED, tabs.c.held > 0)):
-                final_by = row.used_ms / 1000 + TAB_IDLE_S + ABANDONED_S + TIDY_S + GRACE_S
+                final_by = self._given_up(row.used_ms) + self._settings.tab_idle_s
                 if row.state in (TabState.OPENING, TabState.CLOSING) and row.payer in paying:
                     final_by = float("inf")  # waits for its money, which is here too
                 rows.append(OpenRow(f"tab {row.id}", row.state, row.payer, final_by))
             for row in await read(purchases, purchases.c.state == PurchaseState.RESERVED):
                 expires = row.valid_before and row.valid_before + EXPIRY_MARGIN_S + TIDY_S + GRACE_S
-                final_by = expires or _abandoned(row)
+                final_by = expires or self._given_up(row.created_ms)
                 rows.append(OpenRow(f"purchase {row.id}", row.state, None, final_by))
         return rows
+
+    def _given_up(self, since_ms):
+        """By when what was last touched then is ended, whoever left it; Unix seconds."""
+        abandoned_s = self._settings.answer_timeout_s + SETTLE_MARGIN_S
+        return since_ms / 1000 + abandoned_s + TIDY_S + GRACE_S
 
     # --- one caller
 
@@ -192,7 +197,9 @@ async def proof_of(world):
     """The books of a running world, for the event loop that is running."""
     database, rpc = await Database.open(world.settings.ledger), Rpc(world.settings.rpc)
     try:
-        async with httpx.AsyncClient(timeout=40, trust_env=False, limits=UNLIMITED) as http:
+        async with httpx.AsyncClient(
+            timeout=REPLY_TIMEOUT_S, trust_env=False, limits=UNLIMITED
+        ) as http:
             yield Proof(world, http, database, rpc)
     finally:
         await rpc.aclose()
@@ -208,7 +215,3 @@ def _running():
         .outerjoin(tabs, tabs.c.id == charges.c.tab_id)
         .where(answers.c.outcome == "running")
     )
-
-
-def _abandoned(row):
-    return row.created_ms / 1000 + ABANDONED_S + TIDY_S + GRACE_S

@@ -24,12 +24,12 @@ pytestmark = [
     pytest.mark.chaos,
     pytest.mark.serve,
     pytest.mark.chain,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
 ]
 HELLO = b'{"model":"tinychat","messages":[{"role":"user","content":"Hello, who are you?"}]}'
 """Answered by the small model, sent whole."""
 SECOND_SETTLER_PERIOD_S = 0.1
-SETTLED_WITHIN_S = 40
+PATIENCE_S = 120  # hundreds at once take their time on a busy machine
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def proof(world):
 def new_caller(world, proof):
     def build(behaviour=None):
         (wallet,) = world.new_wallets(1)
-        return Caller(proof.http, world, wallet, behaviour, random.Random(1))
+        return Caller(proof.http, world, wallet, behaviour, random.Random(1), patience_s=PATIENCE_S)
 
     return build
 
@@ -56,7 +56,7 @@ async def copies(caller, question, count):
 
 async def paid_by(caller, proof):
     """What has left its wallet once all is settled; atomic USDC."""
-    assert await proof.closed_for(caller.address, wait_s=SETTLED_WITHIN_S) == []
+    assert await proof.closed_for(caller.address, wait_s=PATIENCE_S) == []
     return WALLET_USDC - await proof.chain.balance(caller.address)
 
 

@@ -29,26 +29,33 @@ from tinybrain.devnet.world import BLOCK_TIME_S, Devnet, Ports
 from tinybrain.usdc import Usdc
 
 API_KEY = "a-key-for-the-tests"
-ANSWER_TIMEOUT_S = 12
-TAB_IDLE_S = 15
 WALLET_USDC = Usdc(1_000_000)
 CHECKOUT = Path(__file__).parents[2]
 SETTINGS = {
     "TINYBRAIN_API_KEY": API_KEY,
     "TINYBRAIN_INGRESS_REPLICAS": "2",
-    # Short, so that what a killed process left is ended within the run.
-    "TINYBRAIN_ANSWER_TIMEOUT_S": str(ANSWER_TIMEOUT_S),
-    "TINYBRAIN_PAYMENT_TIMEOUT_S": "60",
-    "TINYBRAIN_BAR_TAB_IDLE_S": str(TAB_IDLE_S),
-    "TINYBRAIN_TAB_IDLE_S": str(TAB_IDLE_S),
     "TINYBRAIN_PRICES": '{"/chat/completions": {"flow": "upfront"}}',
     "TINYBRAIN_MAX_REFUSALS": "100000",  # all callers have one address
     "TINYBRAIN_MAX_COST_PER_HOUR": "1000",
     "TINYBRAIN_MAX_COST_PER_DAY": "1000",
     "TINYBRAIN_MAX_COST_PER_PROVIDER": "1000",
 }
-START_TIMEOUT_S = 240
-HEAL_TIMEOUT_S = 90
+# So that what a killed process left is ended within the run.
+SHORT_TIMES = {
+    "TINYBRAIN_ANSWER_TIMEOUT_S": "12",
+    "TINYBRAIN_PAYMENT_TIMEOUT_S": "60",
+    "TINYBRAIN_BAR_TAB_IDLE_S": "15",
+    "TINYBRAIN_TAB_IDLE_S": "15",
+}
+# Where nothing is killed: hundreds of questions at once wait for each other.
+LONG_TIMES = {
+    "TINYBRAIN_ANSWER_TIMEOUT_S": "120",
+    "TINYBRAIN_PAYMENT_TIMEOUT_S": "300",
+    "TINYBRAIN_BAR_TAB_IDLE_S": "300",
+    "TINYBRAIN_TAB_IDLE_S": "300",
+}
+START_TIMEOUT_S = 420
+HEAL_TIMEOUT_S = 240
 POLL_S = 0.1
 
 
@@ -65,8 +72,9 @@ class _Devnet(Devnet):
 class World:
     """A running product. `database` is "sqlite" or "postgresql"."""
 
-    def __init__(self, home, tools, *, database):
+    def __init__(self, home, tools, *, database, times):
         self.database = database
+        self._variables = SETTINGS | times
         self.tools = tools
         self.postgres = None
         ports = Ports(0, 0, 0)
@@ -75,7 +83,7 @@ class World:
 
     def start(self):
         """Start everything, and wait until it answers."""
-        os.environ.update(SETTINGS)
+        os.environ.update(self._variables)
         try:
             if self.database == "postgresql":
                 self.postgres = LocalPostgres()
@@ -101,7 +109,7 @@ class World:
         self.devnet.stop()
         if self.postgres is not None:
             self.postgres.remove()
-        for name in SETTINGS:
+        for name in self._variables:
             os.environ.pop(name, None)
 
     @property
@@ -202,7 +210,7 @@ class World:
         return wallets
 
     async def healed(self):
-        """Wait until both models answer, and every deployment has its replicas."""
+        """Wait until both models and Settlement answer, and every deployment has its replicas."""
         deadline = time.monotonic() + HEAL_TIMEOUT_S
         wanted = {"PaymentIngress": 2, "Settlement": 1, "TinyChat": 1, "Escalation": 1}
         async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
@@ -210,6 +218,9 @@ class World:
                 while not await self._answers(http, model):
                     assert time.monotonic() < deadline, f"{model} does not answer any more"
                     await asyncio.sleep(5 * POLL_S)
+            while not await self._settles(http):
+                assert time.monotonic() < deadline, "Settlement does not answer any more"
+                await asyncio.sleep(5 * POLL_S)
         while any(len(self.replicas(name)) < count for name, count in wanted.items()):
             assert time.monotonic() < deadline, "a deployment lacks replicas"
             await asyncio.sleep(5 * POLL_S)
@@ -227,6 +238,13 @@ class World:
         except httpx.TransportError:
             return False
         return response.status_code == httpx.codes.OK
+
+    async def _settles(self, http):
+        try:
+            response = await http.get(f"{self.url}/health")
+        except httpx.TransportError:
+            return False
+        return response.is_success and response.json()["settlement"] != "unknown"
 
     def audit(self):
         """`tinybrain audit` in a process of its own: its exit code and what it says."""

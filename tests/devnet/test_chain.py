@@ -20,7 +20,8 @@ def test_balances_nonces_and_wallets_survive_a_restart(start_chain, tmp_path):
     transaction = {"to": payer.address, "value": 0, "gas": 21_000, "nonce": 0, "chainId": CHAIN_ID}
     fees = {"maxFeePerGas": 10**10, "maxPriorityFeePerGas": 10**9}
     signed = payer.sign_transaction({**transaction, **fees})
-    first.web3.eth.send_raw_transaction(signed.raw_transaction)
+    sent = first.web3.eth.send_raw_transaction(signed.raw_transaction)
+    first.web3.eth.wait_for_transaction_receipt(sent)
     caller, block = first.wallets.caller, first.web3.eth.block_number
     first.stop()
 
@@ -44,7 +45,7 @@ def test_if_it_dies_the_end_of_its_log_is_told(chain, devnet_tools, tmp_path):
     clash = Chain(
         devnet_tools.anvil, port=port, state=tmp_path / "state", log=tmp_path / "chain.log"
     )
-    clash.process._process.wait(10)
+    clash.process._process.wait(60)
     with pytest.raises(ProcessFailed, match="Address already in use"):
         clash.wait_until_ready()
     clash.stop()

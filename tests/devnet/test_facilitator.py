@@ -56,5 +56,5 @@ async def test_it_verifies_settles_and_refuses_a_replay(client, payment, terms):
 
 @pytest.mark.parametrize(("body", "status"), [("{", 400), ("x" * (MAX_BODY_BYTES + 1), 413)])
 def test_a_bad_body_is_refused_with_an_error(devnet, body, status):
-    answer = httpx.post(f"{devnet.facilitator_url}/verify", content=body)
+    answer = httpx.post(f"{devnet.facilitator_url}/verify", content=body, timeout=60)
     assert (answer.status_code, "error" in answer.json()) == (status, True)

@@ -31,7 +31,7 @@ def settings(tmp_path_factory):
         log=tmp_path_factory.mktemp("small") / "log",
         ready=partial(answers, f"{url}/health"),
     )
-    process.wait_until_ready(timeout_s=50)
+    process.wait_until_ready(timeout_s=150)
     yield load_settings(small_model_url=f"{url}/v1", small_model_name=NAME)
     process.stop()
 

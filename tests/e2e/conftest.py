@@ -18,7 +18,8 @@ from tinybrain.payments.chain import Chain
 from tinybrain.payments.rpc import Rpc
 
 CHECKOUT = Path(__file__).parents[2]
-START_TIMEOUT_S = 240
+START_TIMEOUT_S = 420
+PATIENCE_S = 150  # for what takes seconds, on a machine that does other things meanwhile
 API_KEY = "a-key-for-the-tests"
 
 
@@ -75,14 +76,13 @@ class Product:
             assert self.process.poll() is None, self.said
             assert time.monotonic() - started < START_TIMEOUT_S, self.said
             time.sleep(0.1)
-        self.started_in_s = time.monotonic() - started
         self.wallets = DevnetWallets.load_or_create(self.home / "devnet" / "wallets.json")
 
     def stop(self):
         """Ctrl-C, then wait; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_S)
 
     @property
     def said(self):
@@ -106,36 +106,54 @@ class Product:
             input=typed,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=True,
         ).stdout
 
     def ask(self, question, *arguments):
-        """`tinybrain ask --json`, parsed."""
-        return json.loads(self.tinybrain("ask", question, "--json", *arguments))
+        """`tinybrain ask --json`, parsed, once it is settled: the CLI itself waits seconds only."""
+        answer = json.loads(self.tinybrain("ask", question, "--json", *arguments))
+        self.wait_for_receipt(
+            answer["receipt"]["receipt"], lambda receipt: receipt["payment"]["state"] == "settled"
+        )
+        return answer
 
     def balances(self):
         """Atomic USDC by wallet."""
         rows = json.loads(self.tinybrain("wallet", "--json"))
         return {row["name"]: row["usdc"] for row in rows}
 
-    def receipt(self, answer_id):
-        return httpx.get(f"{self.url}/v1/receipts/{answer_id}").raise_for_status().json()
-
-    def wait_for_receipt(self, answer_id, accept, timeout_s=60):
-        """The receipt, once `accept` says so."""
-        deadline = time.monotonic() + timeout_s
-        while not accept(receipt := self.receipt(answer_id)):
-            assert time.monotonic() < deadline, receipt
+    def wait_until_caller_has(self, amount):
+        """Wait until the caller's payments are settled."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (held := self.balances()["caller"]) != amount:
+            assert time.monotonic() < deadline, held
             time.sleep(0.1)
-        return receipt
+
+    def receipt(self, answer_id):
+        url = f"{self.url}/v1/receipts/{answer_id}"
+        return httpx.get(url, timeout=60).raise_for_status().json()
+
+    def wait_for_receipt(self, answer_id, accept):
+        """The receipt, once `accept` says so."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                seen = self.receipt(answer_id)
+            except httpx.HTTPError as error:  # the service is busy, or its replicas start again
+                seen = error
+            else:
+                if accept(seen):
+                    return seen
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.1)
 
     def replicas(self, deployment):
         """Process ids of a deployment's replicas, by the titles Ray gives them."""
         title = re.compile(rf"^ray::ServeReplica:tinybrain:{deployment}(\.|$)")
         return [pid for pid, name in processes_of(self.process.pid) if title.match(name)]
 
-    def wait_until_answering(self, timeout_s=90):
+    def wait_until_answering(self, timeout_s=240):
         """Wait until TinyChat answers again."""
         deadline = time.monotonic() + timeout_s
         while True:

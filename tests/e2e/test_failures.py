@@ -10,7 +10,7 @@ from x402.http.utils import decode_payment_required_header, encode_payment_signa
 from x402.mechanisms.evm.exact import register_exact_evm_client
 from x402.mechanisms.evm.signers import EthAccountSigner
 
-pytestmark = [pytest.mark.serve, pytest.mark.chain, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.serve, pytest.mark.chain, pytest.mark.timeout(700)]
 
 THINK = "think hard: why is the sky blue?"
 RAMBLE = {  # hot sampling keeps the small model talking for seconds
@@ -110,11 +110,8 @@ def test_settlement_killed_settles_after_its_restart(product):
     for pid in product.replicas("Settlement"):
         os.kill(pid, signal.SIGKILL)
     answer = product.ask("Hello, who are you?")
-    receipt = product.wait_for_receipt(
-        answer["receipt"]["receipt"],
-        lambda receipt: receipt["payment"]["state"] == "settled",
-        timeout_s=120,
-    )
+    receipt = product.receipt(answer["receipt"]["receipt"])
+    assert receipt["payment"]["state"] == "settled"
     assert receipt["payment"]["transaction"].startswith("0x")
 
 
@@ -129,7 +126,7 @@ def test_the_ingress_killed_leaves_a_record_and_comes_back(product, paid):
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
             list(lines)
-    product.wait_until_answering()
-    receipt = product.receipt(answer_id)
-    # Its payment is released once the answer's time is over: see test_settlement.
+    receipt = product.wait_for_receipt(answer_id, lambda _: True)
+    # Read at once: its payment is released when the answer's time is over, see test_settlement.
     assert (receipt["outcome"], receipt["payment"]["state"]) == ("running", "claimed")
+    product.wait_until_answering()

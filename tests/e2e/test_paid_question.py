@@ -21,11 +21,17 @@ from x402.http.utils import decode_payment_required_header, encode_payment_signa
 from x402.mechanisms.evm.exact import register_exact_evm_client
 from x402.mechanisms.evm.signers import EthAccountSigner
 
-pytestmark = [pytest.mark.serve, pytest.mark.chain, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.serve, pytest.mark.chain, pytest.mark.timeout(600)]
 
 TYPESCRIPT = Path(__file__).parent / "typescript"
 HELLO = "Hello, who are you?"
 THINK = "think hard: why is the sky blue?"
+PATIENCE_S = 150  # for a command, on a machine that does other things meanwhile
+PATIENT_CLI = """
+from tinybrain.cli import app, client
+client.RECEIPT_TRIES = 1_000  # a busy machine settles in more than the usual five seconds
+app()
+"""
 
 
 def is_settled(receipt):
@@ -78,17 +84,18 @@ def test_the_ledger_agrees_with_the_chain(product):
                 "method": "eth_getTransactionReceipt",
                 "params": [transaction],
             },
+            timeout=60,
         ).json()
         assert reply["result"]["status"] == "0x1"
 
 
 def test_the_receipt_line_tells_who_why_and_where_paid(product):
     shown = subprocess.run(
-        [sys.executable, "-m", "tinybrain", "ask", "What is the capital of Japan?"],
+        [sys.executable, "-c", PATIENT_CLI, "ask", "What is the capital of Japan?"],
         env=os.environ | {"TINYBRAIN_URL": product.url, "TINYBRAIN_HOME": str(product.home)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     assert "Tokyo" in shown.stdout
@@ -103,13 +110,15 @@ def test_a_chat_pays_for_each_turn_until_an_empty_line(product):
     assert "TinyChat" in said.splitlines()[0]
     assert "12" in said.splitlines()[1]
     assert len(said.splitlines()) == 2
-    assert product.balances()["caller"] == before - 20_000
+    product.wait_until_caller_has(before - 20_000)
 
 
 async def test_the_stock_python_client_streams_its_first_token_before_settlement(product):
     client = x402Client()
     register_exact_evm_client(client, EthAccountSigner(product.wallets.caller))
-    body = {"messages": [{"role": "user", "content": THINK}], "stream": True, "max_tokens": 200}
+    # Long, so that it still runs when its receipt is read.
+    story = [{"role": "user", "content": "think hard: tell me a long story about a fox."}]
+    body = {"messages": story, "stream": True, "max_tokens": 600}
     async with (
         x402HttpxClient(client, timeout=60) as http,
         http.stream("POST", f"{product.url}/v1/chat/completions", json=body) as response,
@@ -127,6 +136,7 @@ async def test_the_stock_python_client_streams_its_first_token_before_settlement
 
 
 def test_the_readmes_example_runs_as_it_stands(product, tmp_path):
+    before = product.balances()["caller"]
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     example = readme.partition("```python\n")[2].partition("```")[0]
     script = tmp_path / "example.py"
@@ -134,9 +144,10 @@ def test_the_readmes_example_runs_as_it_stands(product, tmp_path):
         example.replace("http://127.0.0.1:8000", product.url).replace("0x…", product.caller_key)
     )
     printed = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, script], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert "Tokyo" in printed.stdout
+    product.wait_until_caller_has(before - 10_000)  # tests to come compare balances
 
 
 def test_the_typescript_client_pays_and_streams(product):
@@ -150,7 +161,7 @@ def test_the_typescript_client_pays_and_streams(product):
         env=os.environ | {"URL": product.url, "KEY": product.caller_key, "QUESTION": HELLO},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     ).stdout
     result = json.loads(printed)
@@ -196,8 +207,9 @@ async def test_eight_copies_of_one_authorization_give_one_answer(product):
             *(http.post(url, json=body, headers={"PAYMENT-SIGNATURE": copy}) for copy in copies)
         )
     assert [answer.status_code for answer in answers] == [200] * 8
-    assert len({answer.headers["X-TinyBrain-Receipt"] for answer in answers}) == 1
+    (answer_id,) = {answer.headers["X-TinyBrain-Receipt"] for answer in answers}
     assert len({answer.json()["choices"][0]["message"]["content"] for answer in answers}) == 1
+    product.wait_for_receipt(answer_id, is_settled)
     assert await product.usdc(product.wallets.caller.address) == before - 10_000
 
 
@@ -207,7 +219,7 @@ def test_a_wallet_without_money_is_told_so(product):
         env=os.environ | {"TINYBRAIN_URL": product.url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert result.returncode == 1
@@ -219,7 +231,10 @@ def test_prometheus_sees_every_replicas_numbers(product):
     product.ask(THINK, "--max-tokens", "8")
 
     def scraped():
-        text = httpx.get(f"{product.url}/metrics", timeout=10).text
+        try:
+            text = httpx.get(f"{product.url}/metrics", timeout=60).text
+        except httpx.TransportError:  # the service is busy
+            return {}
         return {
             sample.name: sample.value
             for family in text_string_to_metric_families(text)
@@ -236,7 +251,7 @@ def test_prometheus_sees_every_replicas_numbers(product):
         "ray_tinybrain_time_to_first_token_seconds_count",
         "ray_tinybrain_answer_seconds_bucket",
     }
-    deadline = time.monotonic() + 60  # replicas report every few seconds
+    deadline = time.monotonic() + PATIENCE_S  # replicas report every few seconds
     while not wanted <= (found := scraped()).keys():
         assert time.monotonic() < deadline, wanted - found.keys()
         time.sleep(0.5)
@@ -245,7 +260,7 @@ def test_prometheus_sees_every_replicas_numbers(product):
 
 def test_stats_tell_percentiles_by_who_answered(product):
     product.ask(HELLO)
-    stats = httpx.get(f"{product.url}/stats").json()
+    stats = httpx.get(f"{product.url}/stats", timeout=60).json()
     latency = stats["latency_ms"]["tinychat/auto"]
     assert 0 < latency["first_token"]["p50"] <= latency["first_token"]["p95"]
     assert latency["first_token"]["p50"] <= latency["total"]["p50"]

@@ -1,7 +1,7 @@
 import warnings
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tinybrain.engine.calculator import LARGEST, MAX_CHARACTERS, calculate
@@ -30,19 +30,16 @@ def in_python(expression):
         return None
 
 
-@settings(deadline=None)
 @given(EXPRESSIONS)
 def test_arithmetic_is_pythons(expression):
     assert calculate(expression) == in_python(expression)
 
 
-@settings(deadline=None)
 @given(st.text("0123456789+-*/.() ", max_size=12).filter(lambda text: "**" not in text))
 def test_whatever_has_a_value_has_pythons(text):
     assert calculate(text) in (in_python(text), None)
 
 
-@settings(deadline=None)
 @given(st.text("ab, '\"._-é", max_size=12), st.text("ab, é", max_size=2))
 def test_a_count_is_that_of_the_texts_without_commas(text, part):
     quoted = text.replace('"', "")

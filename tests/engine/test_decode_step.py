@@ -12,6 +12,7 @@ from tinybrain.engine.decode_rows import GatheredRows
 from tinybrain.engine.decode_step import DecodeStep
 from tinybrain.engine.decode_ways import Way, agree, ways
 from tinybrain.engine.device_sampler import Choice
+from tinybrain.engine.graphs import Graphs
 from tinybrain.engine.kv_cache import KVCache
 
 GREEDY = [0.0, 0.0, math.inf, 0.0]
@@ -90,7 +91,7 @@ def test_no_more_is_looked_at_than_may_be_needed(each, cache_of, monkeypatch):
 
 class Slow(GatheredRows):
     def attend(self, *arguments, **options):
-        time.sleep(0.01)
+        time.sleep(0.03)
         return super().attend(*arguments, **options)
 
 
@@ -104,6 +105,18 @@ class Absent(GatheredRows):
         raise RuntimeError("this GPU cannot do that")
 
 
+@pytest.fixture
+def best_of_several(monkeypatch):
+    """A pause of a busy machine makes no way slow: the best of several measurements counts."""
+    measured = Graphs.milliseconds
+
+    def best(graphs, step):
+        return min(measured(graphs, step, rounds=1) for _ in range(5))
+
+    monkeypatch.setattr(Graphs, "milliseconds", best)
+
+
+@pytest.mark.usefixtures("best_of_several")
 def test_the_fastest_way_that_computes_the_same_is_taken(golden, new_cache, caplog):
     caplog.set_level(logging.INFO)
     step = DecodeStep(golden.model, new_cache(golden.model, slots=3), slots=2)

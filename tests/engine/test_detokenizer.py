@@ -1,6 +1,6 @@
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tinybrain.engine.detokenizer import Detokenizer
@@ -19,19 +19,16 @@ def run(pieces, stop=()):
     return [*texts, detokenizer.finish()], detokenizer.stopped
 
 
-@settings(deadline=None)
 @given(TEXTS, st.lists(st.integers(0, 99)))
 def test_any_split_gives_the_text_of_the_whole(data, cuts):
     assert "".join(run(split(data, cuts))[0]) == data.decode(errors="replace")
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="aé日🙂", max_size=20), st.lists(st.integers(0, 99)))
 def test_no_piece_of_valid_text_holds_a_broken_character(text, cuts):
     assert not any("\ufffd" in piece for piece in run(split(text.encode(), cuts))[0])
 
 
-@settings(deadline=None)
 @given(st.text("ab", max_size=20), st.lists(st.text("ab", max_size=4), max_size=3), st.data())
 def test_stop_strings_are_found_the_same_however_the_text_is_split(text, stop, data):
     cuts = data.draw(st.lists(st.integers(0, 99)))

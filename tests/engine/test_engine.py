@@ -75,8 +75,9 @@ def test_running_requests_are_decoded_in_one_batch(engine, listener, shapes):
 
 
 def test_a_running_stream_gets_a_token_between_two_chunks(engine_of_16, golden, listener, shapes):
-    running = ask(engine_of_16, listener([1, 2, 3], 100))
+    running = listener([1, 2, 3], 100)
     running.gate.clear()
+    ask(engine_of_16, running)
     reading = ask(engine_of_16, listener(golden.ids.tolist(), 32))
     running.gate.set()
     assert reading.tokens() == golden.greedy
@@ -84,8 +85,9 @@ def test_a_running_stream_gets_a_token_between_two_chunks(engine_of_16, golden, 
 
 
 def test_a_long_prompt_and_a_short_one_are_read_in_turns(engine_of_16, golden, listener, shapes):
-    first = ask(engine_of_16, listener([9, 9], 1))
+    first = listener([9, 9], 1)
     first.gate.clear()
+    ask(engine_of_16, first)
     long, short = listener(golden.ids.tolist(), 1), listener([1, 2, 3], 1)
     for one in (long, short):
         ask(engine_of_16, one)
@@ -117,9 +119,9 @@ def test_a_request_aborted_while_it_is_read_leaves_what_was_read(engine_of_16, g
 
 def test_an_aborted_request_frees_its_slot_and_says_no_more(golden_model, golden, listener):
     engine = Engine(golden_model, slots=1, max_waiting=1)
-    running = ask(engine, listener(golden.ids.tolist()[:5], 200))
+    running = listener(golden.ids.tolist()[:5], 200)
     running.gate.clear()
-    running.next()
+    ask(engine, running).next()
     waiting = ask(engine, listener([1, 2, 3], 200))
     engine.abort(running.request)
     engine.abort(waiting.request)
@@ -134,9 +136,9 @@ def test_an_aborted_request_frees_its_slot_and_says_no_more(golden_model, golden
 
 def test_more_requests_than_may_wait_are_refused(golden_model, listener):
     engine = Engine(golden_model, slots=1, max_waiting=1)
-    running = ask(engine, listener([1], 3))
+    running = listener([1], 3)
     running.gate.clear()
-    running.next()
+    ask(engine, running).next()
     waiting = ask(engine, listener([2], 3))
     with pytest.raises(Busy):
         ask(engine, listener([3], 3))
@@ -191,8 +193,10 @@ def test_a_listener_that_fails_is_dropped(engine, golden, listener):
 
 def test_closing_fails_what_is_unfinished_and_refuses_what_comes(golden_model, listener):
     engine = Engine(golden_model, slots=1)
-    running, waiting = ask(engine, listener([1], 200)), ask(engine, listener([2], 200))
+    running, waiting = listener([1], 200), listener([2], 200)
     running.gate.clear()
+    for one in (running, waiting):
+        ask(engine, one)
     assert isinstance(running.next(), PromptRead)
     engine._closed = True  # so that the close is seen while the request surely runs
     running.gate.set()

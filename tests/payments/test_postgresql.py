@@ -123,26 +123,33 @@ async def test_a_commit_whose_outcome_is_unknown_is_an_error(server, database):
 
 
 async def test_a_server_that_hangs_is_given_up_and_found_again(server, database, monkeypatch):
-    usual_s = database_module.TRANSACTION_TIMEOUT_S
-    monkeypatch.setattr(database_module, "TRANSACTION_TIMEOUT_S", 0.5)
     await asyncio.gather(read(database), read(database))
     server.pause()
     start = time.monotonic()
-    outcomes = await asyncio.gather(
-        write(database), read(database), read(database), write(database), return_exceptions=True
-    )
+    with monkeypatch.context() as impatient:
+        impatient.setattr(database_module, "TRANSACTION_TIMEOUT_S", 0.5)
+        outcomes = await asyncio.gather(
+            write(database), read(database), read(database), write(database), return_exceptions=True
+        )
     server.resume()
     assert [type(outcome) for outcome in outcomes] == [LedgerUnavailable] * 4
-    assert time.monotonic() - start < usual_s
+    assert time.monotonic() - start < database_module.TRANSACTION_TIMEOUT_S
     await write(database)
 
 
 async def test_a_process_that_hangs_does_not_keep_the_write_lock(open_ledger, monkeypatch):
-    monkeypatch.setattr(postgresql, "IDLE_TIMEOUT_S", 0.3)
-    hanging, working = await open_ledger(), await open_ledger()
+    working = await open_ledger()
+    monkeypatch.setattr(postgresql, "IDLE_TIMEOUT_S", 2)  # opening a ledger is under it too
+    hanging = await open_ledger()
+    written = asyncio.Event()
+
+    async def meanwhile():
+        await write(working)
+        written.set()
+
     with pytest.raises(LedgerUnavailable):
-        await write(hanging, meanwhile=partial(write, working))
-    await write(working)
+        await write(hanging, meanwhile=meanwhile)
+    assert written.is_set()
 
 
 async def test_a_lock_that_is_never_free_is_a_clear_error(open_ledger, monkeypatch):

@@ -41,7 +41,8 @@ async def node(*answers, hang=False):
             await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    rpc = Rpc(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=0.5)
+    timeout_s = 0.5 if hang else rpc_module.RPC_TIMEOUT_S
+    rpc = Rpc(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=timeout_s)
     yield rpc
     await rpc.aclose()
     server.close()

@@ -15,6 +15,7 @@ from tinybrain.payments.wallet import HotWallet
 pytestmark = pytest.mark.chain
 GAS = 30_000
 SPIKE = 10**10  # wei; the local chain's base fee is far below
+PATIENCE_S = 30  # ends only a test that fails
 
 
 class Store:
@@ -104,7 +105,7 @@ async def send(wallet):
 
 
 async def is_mined(wallet, tx_hash):
-    receipt = await wallet.wait(tx_hash, 5)
+    receipt = await wallet.wait(tx_hash, PATIENCE_S)
     return receipt is not None and receipt.succeeded
 
 
@@ -123,7 +124,7 @@ async def test_a_transaction_is_on_record_before_it_is_sent_and_until_it_is_mine
     tx_hash = await send(wallet)
     assert [tx.hash for tx in await store.unmined(wallet.address)] == [tx_hash]
     paused_mining()
-    receipt = await wallet.wait(tx_hash, 5)
+    receipt = await wallet.wait(tx_hash, PATIENCE_S)
     assert (receipt.transaction, receipt.succeeded) == (tx_hash, True)
     assert (store.open, store.closed) == ({}, {0: tx_hash})
 
@@ -197,7 +198,7 @@ async def test_a_nonce_lost_to_another_ends_the_waiting(start, chain, paused_min
     winner = await second._launch(0, second.address, "0x", GAS, fees)
     paused_mining()
     assert await is_mined(second, winner.hash)
-    assert await first.wait(lost, 5) is None
+    assert await first.wait(lost, PATIENCE_S) is None
     assert first._store.closed == {0: None}
 
 
@@ -216,9 +217,9 @@ async def test_a_stuck_transaction_is_replaced_and_found_under_its_first_hash(
     while pooled(chain, wallet, 0) == first:  # noqa: ASYNC110  # anvil has nothing to wait for
         await asyncio.sleep(0.01)
     paused_mining()
-    receipt = await wallet.wait(first, 5)
+    receipt = await wallet.wait(first, PATIENCE_S)
     assert receipt.transaction != first
-    assert await wallet.wait(first, 5) == receipt
+    assert await wallet.wait(first, PATIENCE_S) == receipt
     assert chain.web3.eth.get_transaction(receipt.transaction)["maxFeePerGas"] >= fee * 9 // 8
 
 

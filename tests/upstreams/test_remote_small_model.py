@@ -186,7 +186,7 @@ async def test_an_endless_answer_is_bounded_in_time_though_it_shows_signs_of_lif
 
 
 async def test_a_slow_first_byte_runs_into_the_read_timeout(ask, monkeypatch):
-    monkeypatch.setattr(remote_small_model, "TIMEOUT", httpx.Timeout(0.1))
+    monkeypatch.setattr(remote_small_model, "TIMEOUT", httpx.Timeout(30, read=0.1))
     with pytest.raises(LocalModelError, match="ReadTimeout"):
         await ask([1.0, *HELLO])
 
@@ -266,8 +266,8 @@ async def test_a_key_that_only_stands_for_one_leaves_the_answer_as_it_is(ask, ke
 
 async def test_a_connection_left_open_after_done_does_not_delay_the_end(ask):
     started = time.monotonic()
-    assert (await ask([*HELLO, 5.0]))[-1] == Finished("stop", 7, 3)
-    assert time.monotonic() - started < 3
+    assert (await ask([*HELLO, 60.0]))[-1] == Finished("stop", 7, 3)
+    assert time.monotonic() - started < 30
 
 
 async def test_closing_early_ends_the_request(provider, client):

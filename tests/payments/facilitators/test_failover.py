@@ -11,7 +11,7 @@ from tinybrain.payments.facilitators.failover import OPEN_S, FailoverFacilitator
 from tinybrain.payments.facilitators.http import HttpFacilitator
 
 HASH = f"0x{'ab' * 32}"
-LIMIT_S = 0.4
+LIMITS = {"verify_timeout_s": 0.4, "settle_timeout_s": 0.4}  # for who may never answer
 PRICE = 10_000
 YES = {"isValid": True, "success": True, "transaction": HASH, "network": NETWORK}
 NO = {"isValid": False, "success": False, "invalidReason": "no_funds", "errorReason": "no_funds"}
@@ -20,12 +20,11 @@ PENDING = YES | {"success": False, "errorReason": "settlement_pending"}
 
 @pytest.fixture
 async def failover(clock):
-    """Puts facilitators in an order: the first is given little time; `failures` has who failed."""
+    """Puts facilitators in an order; `limits` are the first's, `failures` has who failed."""
     made = []
 
-    def build(first, *others, limit_s=LIMIT_S):
-        hurried = HttpFacilitator(first, verify_timeout_s=limit_s, settle_timeout_s=limit_s)
-        order = [hurried, *map(HttpFacilitator, others)]
+    def build(first, *others, **limits):
+        order = [HttpFacilitator(first, **limits), *map(HttpFacilitator, others)]
         named = list(zip(("first", "second", "third"), order, strict=False))
         failures = []
         made.append(FailoverFacilitator(named, on_failure=failures.append, clock=clock))
@@ -52,7 +51,7 @@ def settled_once(chain, terms):
 async def test_a_broken_facilitators_payment_goes_to_the_next(
     broken_url, good_url, failover, chain, sign, terms, settled_once
 ):
-    facilitator, payer = failover(broken_url, good_url), chain.new_wallet()
+    facilitator, payer = failover(broken_url, good_url, **LIMITS), chain.new_wallet()
     payment = await sign(payer)
     assert (await facilitator.verify(payment, terms)).is_valid
     result = await facilitator.settle(payment, terms)
@@ -72,7 +71,7 @@ async def test_an_unproven_settlement_goes_to_the_next(
 
 
 async def forward(request, url):
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         return (await client.post(f"{url}{request.path}", content=request.body)).json()
 
 
@@ -87,7 +86,9 @@ async def test_a_settlement_whose_answer_was_lost_is_unknown_and_no_refusal(
             await asyncio.Event().wait()
 
     first = await start_server(settle_and_lose_the_answer)
-    facilitator, payer = failover(first.url, good_url), chain.new_wallet()
+    limit_s = 5 if hang else 30  # a real settlement runs within it
+    facilitator = failover(first.url, good_url, settle_timeout_s=limit_s)
+    payer = chain.new_wallet()
     with pytest.raises(PaymentServiceError, match="nonce_already_used"):
         await facilitator.settle(await sign(payer), terms)
     settled_once(payer)
@@ -118,7 +119,7 @@ async def test_of_many_orders_only_the_unknown_ones_go_to_the_next(
 
     first = await start_server(lose_every_other)
     payers = [chain.new_wallet() for _ in range(6)]
-    facilitator = failover(first.url, good_url, limit_s=30)
+    facilitator = failover(first.url, good_url)
     results = await facilitator.settle_many([(await sign(payer), terms) for payer in payers])
     assert [result.success for result in results] == [True] * 6
     assert [result.payer for result in results] == [payer.address for payer in payers]

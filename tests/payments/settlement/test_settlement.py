@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from tinybrain.errors import LedgerUnavailable, NotFound, PaymentServiceError
+from tinybrain.payments import settlement
 from tinybrain.payments.eip3009 import Authorization, calldata
 
 pytestmark = pytest.mark.chain
@@ -55,12 +56,13 @@ async def test_no_batch_is_larger_than_the_setting(merchant, payer):
     assert (len(transactions), merchant.balance()) == (3, 50_000)
 
 
-async def test_those_who_ask_at_once_share_a_batch(settler, merchant, payer):
+async def test_those_who_ask_at_once_share_a_batch(settler, merchant, payer, monkeypatch):
+    monkeypatch.setattr(settlement, "GATHER_S", 1)  # the slowest of them still joins
     rows = [await merchant.sell(payer) for _ in range(6)]
     await asyncio.gather(*map(merchant.row, rows))  # connections are opened once
     outcomes = await asyncio.gather(*(settler.settle_answer(row.answer_id) for row in rows))
     assert [outcome.state for outcome in outcomes] == ["settled"] * 6
-    assert merchant.measured("tinybrain_settlement_batch_size_count") <= 2
+    assert merchant.measured("tinybrain_settlement_batch_size_count") == 1
 
 
 async def test_a_payment_that_asks_during_a_batch_is_settled_with_the_next(
@@ -263,6 +265,7 @@ async def test_a_payment_that_another_settler_took_over_does_not_hold_up_its_bat
     assert ((await row()).state, merchant.balance()) == ("settled", 20_000)
 
 
+@pytest.mark.timeout(180)  # two wallets with one key lose nonces to each other, and wait
 async def test_two_settlers_on_one_ledger_and_one_key_settle_every_payment_once(
     merchant, chain, clock
 ):

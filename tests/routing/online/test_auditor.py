@@ -191,13 +191,15 @@ async def test_a_locked_ledger_loses_the_label_and_no_more():
     assert world.ended == [("audit", "failed"), ("audit", "right")]
 
 
-async def test_where_the_budget_ends_both_pause_until_an_audit_was_bought_again():
-    world = World(upstream=Model(fails=BudgetExceeded("enough")), pause_s=0.05)
+async def test_where_the_budget_ends_both_pause_until_an_audit_was_bought_again(monkeypatch):
+    world = World(upstream=Model(fails=BudgetExceeded("enough")), pause_s=600)
     await world.label()
     world.offer("escalated")
     world.offer("audit")
     assert (world.ended, world.auditor._queue.qsize()) == ([("audit", "budget")], 0)
-    await asyncio.sleep(0.06)
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + 600)  # the pause is over
     world.upstream.fails = UpstreamError("dead")
     await world.label("escalated", "audit", "escalated")
     assert world.ended[1:] == [("audit", "failed")]

@@ -34,7 +34,7 @@ class Mining:
     async def next_call(self):
         """The data of the first transaction that waits."""
         pool = self._web3.geth.txpool
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not (waiting := pool.content()["pending"]):  # noqa: ASYNC110  # anvil tells nobody
                 await asyncio.sleep(0.01)
         (by_nonce,) = waiting.values()

@@ -12,7 +12,7 @@ from tinybrain.devnet.wallets import private_key
 from tinybrain.networks import USDC_BY_NETWORK
 from tinybrain.payments.eip3009 import Authorization, Domain, sign
 from tinybrain.payments.facilitators.own import OwnFacilitator
-from tinybrain.payments.rpc import Rpc
+from tinybrain.payments.rpc import RPC_TIMEOUT_S, Rpc
 from tinybrain.payments.wallet import HotWallet
 
 PRICE = 10_000
@@ -38,8 +38,8 @@ def pay(wallet, terms, **changes):
     return PaymentPayload(x402_version=2, accepted=terms, payload=signed)
 
 
-def own(chain, url=None, key=None, **options):
-    rpc = Rpc(url or chain.url, timeout_s=1)
+def own(chain, url=None, key=None, timeout_s=RPC_TIMEOUT_S, **options):
+    rpc = Rpc(url or chain.url, timeout_s=timeout_s)
     wallet = HotWallet(key or private_key(chain.new_wallet(0)), rpc, NETWORK, NoStore())
     return OwnFacilitator(rpc, wallet, NETWORK, TOKEN.address, **options)
 

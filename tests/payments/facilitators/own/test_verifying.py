@@ -94,7 +94,8 @@ async def test_a_dead_chain_is_no_verdict(chain, terms):
 
 async def test_a_silent_chain_is_no_verdict(chain, terms):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        facilitator = own(chain, url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        facilitator = own(chain, url=url, timeout_s=1)
         with pytest.raises(PaymentServiceError):
             await facilitator.verify(pay(chain.new_wallet(), terms), terms)
         await facilitator.aclose()
