@@ -11,7 +11,8 @@ def worlds(devnet_tools, tmp_path_factory):
     running = []
 
     def world(database=None, *, fresh=False, times=SHORT_TIMES):
-        if running and not fresh and database in (None, running[0].database):
+        suits = running and database in (None, running[0].database) and running[0].times == times
+        if suits and not fresh:
             return running[0]
         if running:
             running.pop().stop()

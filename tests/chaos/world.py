@@ -74,7 +74,7 @@ class World:
 
     def __init__(self, home, tools, *, database, times):
         self.database = database
-        self._variables = SETTINGS | times
+        self.times = times
         self.tools = tools
         self.postgres = None
         ports = Ports(0, 0, 0)
@@ -83,7 +83,7 @@ class World:
 
     def start(self):
         """Start everything, and wait until it answers."""
-        os.environ.update(self._variables)
+        os.environ.update(SETTINGS | self.times)
         try:
             if self.database == "postgresql":
                 self.postgres = LocalPostgres()
@@ -109,7 +109,7 @@ class World:
         self.devnet.stop()
         if self.postgres is not None:
             self.postgres.remove()
-        for name in self._variables:
+        for name in SETTINGS | self.times:
             os.environ.pop(name, None)
 
     @property

@@ -134,13 +134,13 @@ class Product:
         url = f"{self.url}/v1/receipts/{answer_id}"
         return httpx.get(url, timeout=60).raise_for_status().json()
 
-    def wait_for_receipt(self, answer_id, accept):
-        """The receipt, once `accept` says so."""
+    def wait_for_receipt(self, answer_id, accept, *, despite=httpx.TransportError):
+        """The receipt, once `accept` says so; `despite` is what may fail until then."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 seen = self.receipt(answer_id)
-            except httpx.HTTPError as error:  # the service is busy, or its replicas start again
+            except despite as error:
                 seen = error
             else:
                 if accept(seen):
